@@ -5,13 +5,14 @@
 //! of the file is reported at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::PathBuf;
 
+use jiff::civil::DateTime;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contract::StageError;
-use crate::conversation::{Message, Role};
+use crate::conversation::{Message, read_lines};
 
 /// One prompt and what a right answer does.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,7 +24,7 @@ pub(crate) struct EvalPrompt {
     pub(crate) category: String,
     /// Local time of the user, `2026-03-02T09:00`.
     #[serde(default)]
-    pub(crate) now: Option<String>,
+    pub(crate) now: Option<DateTime>,
     /// The conversation so far.
     pub(crate) messages: Vec<Message>,
     /// Expected calls, in any order.
@@ -78,42 +79,46 @@ fn same(wanted: &Value, value: &Value) -> bool {
     }
 }
 
+impl EvalPrompt {
+    /// The last thing said, for people.
+    pub(crate) fn asked(&self) -> String {
+        match self.messages.last() {
+            Some(Message::User { content } | Message::Assistant { content, .. }) => content.clone(),
+            Some(Message::Tool { content }) => content.to_string(),
+            None => String::new(),
+        }
+    }
+}
+
 /// Reads every file, in the order given; ids are unique over all of them.
-pub(crate) fn read(paths: &[std::path::PathBuf]) -> Result<Vec<EvalPrompt>, StageError> {
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<EvalPrompt>, StageError> {
     let mut prompts = Vec::new();
     let mut faults = Vec::new();
     let mut seen = BTreeSet::new();
     for path in paths {
-        let text = std::fs::read_to_string(path).map_err(|error| StageError::io(path, &error))?;
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            match one(line, &mut seen) {
-                Ok(prompt) => prompts.push(prompt),
-                Err(fault) => faults.push(place(path, number + 1, &fault)),
+        for (prompt, place) in read_lines::<EvalPrompt>(path).map_err(StageError::from)? {
+            match fault(&prompt, &mut seen) {
+                Some(fault) => faults.push(format!("{place}: {fault}")),
+                None => prompts.push(prompt),
             }
         }
     }
     if faults.is_empty() && prompts.is_empty() {
-        faults.push("no prompt at all".to_owned());
+        faults.push("there is no prompt at all".to_owned());
     }
     if faults.is_empty() {
         return Ok(prompts);
     }
-    let mend = "each line needs `id`, `category`, `messages` ending with a user or tool turn, and `expect`";
+    let mend = "each line needs a unique `id`, `category`, `messages` ending with a user or tool turn, and `expect`";
     Err(StageError::new("eval::broken-prompts", faults.join("\n"), mend).at("inputs.prompts"))
 }
 
-fn place(path: &Path, line: usize, fault: &str) -> String {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-    format!("`{name}` line {line}: {fault}")
-}
-
-fn one(line: &str, seen: &mut BTreeSet<String>) -> Result<EvalPrompt, String> {
-    let prompt: EvalPrompt = serde_json::from_str(line).map_err(|error| error.to_string())?;
+fn fault(prompt: &EvalPrompt, seen: &mut BTreeSet<String>) -> Option<String> {
     if !seen.insert(prompt.id.clone()) {
-        return Err(format!("id `{}` is used twice", prompt.id));
+        return Some(format!("id `{}` is used twice", prompt.id));
     }
-    match prompt.messages.last().map(|message| message.role) {
-        Some(Role::User | Role::Tool) => Ok(prompt),
-        _ => Err("the last message is not a user or tool turn".to_owned()),
+    match prompt.messages.last() {
+        Some(Message::User { .. } | Message::Tool { .. }) => None,
+        _ => Some("the last message is not a user or tool turn".to_owned()),
     }
 }

@@ -95,7 +95,7 @@ impl Report {
             if verdict.right_tools {
                 continue;
             }
-            let asked = prompt.messages.last().map(|message| message.content.to_string()).unwrap_or_default();
+            let asked = prompt.asked();
             let why = verdict.why.as_deref().unwrap_or("");
             let _ = write!(text, "\n### {} ({}): {why}\n\n> {}\n\n~~~\n{answer}\n~~~\n", prompt.id, prompt.category, asked.replace('\n', "\n> "));
         }

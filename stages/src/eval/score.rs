@@ -36,7 +36,7 @@ pub(crate) fn judge(prompt: &EvalPrompt, answer: &str, tools: &ToolSet) -> Verdi
     let expected = sorted(prompt.expect.iter().map(|call| call.tool.clone()));
     let attempted = attempts_call(answer);
     let parsed = parse_turn(answer).map_err(|fault| fault.to_string());
-    let known = parsed.and_then(|turn| match turn.calls.iter().find(|call| !tools.has(&call.tool)) {
+    let known = parsed.and_then(|turn| match turn.calls.iter().find(|call| tools.get(&call.tool).is_none()) {
         Some(call) => Err(format!("unknown tool `{}`", call.tool)),
         None => Ok(turn.calls),
     });
@@ -45,7 +45,7 @@ pub(crate) fn judge(prompt: &EvalPrompt, answer: &str, tools: &ToolSet) -> Verdi
         Err(fault) => (Vec::new(), Some(fault)),
     };
     let called = sorted(calls.iter().map(|call| call.tool.clone()));
-    let schema = calls.iter().find_map(|call| tools.check(&call.tool, &call.params).err());
+    let schema = calls.iter().find_map(|call| tools.check(call).first().map(ToString::to_string));
     let right_tools = if expected.is_empty() {
         !attempted
     } else {
