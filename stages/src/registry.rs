@@ -4,7 +4,7 @@ use crate::contract::Stage;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[]
+    &[&crate::validate::Validate, &crate::split::Split]
 }
 
 /// The stage called `kind` in `uses:`.
