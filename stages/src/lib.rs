@@ -5,6 +5,8 @@
 //! [`Context`]. Must not know: pipelines, lines and columns, the store, the terminal.
 
 pub mod contract;
+pub mod fetch;
+mod http;
 pub mod registry;
 
 pub use contract::{

@@ -1,10 +1,11 @@
 //! The one list of built-in stages. Parser, help, schema and worker read it.
 
 use crate::contract::Stage;
+use crate::fetch::Fetch;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[]
+    &[&Fetch]
 }
 
 /// The stage called `kind` in `uses:`.
