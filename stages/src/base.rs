@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use jiff::civil::DateTime;
-use qlora::{ChatTemplate, ModelFiles};
+use qlora::{ChatTemplate, ModelFiles, Quantization};
 
-use crate::contract::StageError;
+use crate::contract::{Params, StageError};
 use crate::conversation::{Conversation, Message};
 use crate::format::{self, ChatMessage, Role};
 use crate::prompt::system_prompt;
@@ -68,6 +68,21 @@ impl Base {
         Ok(self.encode(&format::chat_of(&self.system, now, messages), true)?.ids)
     }
 
+    /// Ids that end an answer.
+    pub(crate) fn stop_ids(&self) -> Result<Vec<u32>, StageError> {
+        self.template.stop_ids().map_err(|error| engine(&error))
+    }
+
+    /// Ids as text; what cannot be decoded says so.
+    pub(crate) fn decode(&self, ids: &[u32]) -> String {
+        self.template.tokenizer().decode(ids).unwrap_or_else(|error| format!("(undecodable: {error})"))
+    }
+
+    /// The tokenizer as `tokenizer.json` text.
+    pub(crate) fn tokenizer_json(&self) -> Result<String, StageError> {
+        self.template.tokenizer().to_json().map_err(|error| engine(&error))
+    }
+
     fn encode(&self, chat: &[ChatMessage], generate: bool) -> Result<Encoded, StageError> {
         let chat: Vec<_> = chat
             .iter()
@@ -83,6 +98,14 @@ fn role(role: Role) -> qlora::Role {
         Role::System => qlora::Role::System,
         Role::User => qlora::Role::User,
         Role::Assistant => qlora::Role::Assistant,
+    }
+}
+
+/// The `quantization` parameter of train and eval.
+pub(crate) fn quantization(params: &Params) -> Quantization {
+    match params.text("quantization").as_deref() {
+        Some("nf4") => Quantization::Nf4 { double: true },
+        _ => Quantization::None,
     }
 }
 

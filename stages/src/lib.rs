@@ -4,9 +4,13 @@
 //! ports and behaviour versions as data, and runs as a plain blocking function of a
 //! [`Context`]. Must not know: pipelines, lines and columns, the store, the terminal.
 
+mod adapter_files;
+mod base;
 pub mod contract;
 pub mod conversation;
+pub mod eval;
 pub mod eval_prompts;
+pub mod export;
 pub mod format;
 pub mod prompt;
 pub mod fetch;
@@ -17,6 +21,7 @@ pub mod split;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tools;
+pub mod train;
 pub mod validate;
 
 pub use contract::{

@@ -1,13 +1,16 @@
 //! The one list of built-in stages. Parser, help, schema and worker read it.
 
 use crate::contract::Stage;
+use crate::eval::Eval;
+use crate::export::Export;
 use crate::fetch::Fetch;
 use crate::split::Split;
+use crate::train::Train;
 use crate::validate::Validate;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[&Fetch, &Validate, &Split]
+    &[&Fetch, &Validate, &Split, &Train, &Eval, &Export]
 }
 
 /// The stage called `kind` in `uses:`.
