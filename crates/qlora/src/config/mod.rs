@@ -4,13 +4,13 @@
 //! name. It must not know how weights are stored.
 
 // mod gguf;
-// mod hf;
+mod hf;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
 // pub(crate) use gguf::from_gguf;
-// pub(crate) use hf::{eos_from_generation_config, from_hf};
+pub(crate) use hf::{eos_from_generation_config, from_hf};
 
 /// A family of decoders. They differ in [`ModelConfig`]'s fields only, never in the order of the ops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

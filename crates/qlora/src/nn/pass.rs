@@ -29,16 +29,21 @@ impl Rows {
         Self { spans, positions }
     }
 
+    /// One token per row, each at its own position.
+    pub(crate) fn single(positions: impl IntoIterator<Item = usize>) -> Self {
+        let positions: Vec<u32> = positions.into_iter().map(|p| p as u32).collect();
+        Self {
+            spans: (0..positions.len()).map(|t| t..t + 1).collect(),
+            positions,
+        }
+    }
+
     pub(crate) fn spans(&self) -> &[Range<usize>] {
         &self.spans
     }
 
     pub(crate) fn positions(&self) -> &[u32] {
         &self.positions
-    }
-
-    pub(crate) fn tokens(&self) -> usize {
-        self.positions.len()
     }
 }
 
