@@ -13,7 +13,13 @@ pub(crate) fn from_gguf(gguf: &Gguf) -> Result<ModelConfig> {
     let architecture = match name {
         "llama" => Architecture::Llama,
         "qwen2" => Architecture::Qwen2,
-        other => return Err(Error::unsupported("general.architecture", other, "use a llama or qwen2 GGUF")),
+        other => {
+            return Err(Error::unsupported(
+                "general.architecture",
+                other,
+                "use a llama or qwen2 GGUF",
+            ));
+        }
     };
     refuse_unknown(gguf, name)?;
     let heads = size(gguf, name, "attention.head_count")?;
@@ -30,7 +36,8 @@ pub(crate) fn from_gguf(gguf: &Gguf) -> Result<ModelConfig> {
         head_dim,
         rope_theta: number(gguf, name, "rope.freq_base")?.unwrap_or(10_000.0),
         rms_eps: number(gguf, name, "attention.layer_norm_rms_epsilon")?
-            .ok_or_else(|| missing(&format!("{name}.attention.layer_norm_rms_epsilon")))? as f32,
+            .ok_or_else(|| missing(&format!("{name}.attention.layer_norm_rms_epsilon")))?
+            as f32,
         tie_embeddings: gguf.tensor("output.weight").is_none(),
         qkv_bias: architecture == Architecture::Qwen2,
         sliding_window: optional_size(gguf, name, "attention.sliding_window")?,
@@ -55,11 +62,25 @@ pub(crate) fn from_gguf(gguf: &Gguf) -> Result<ModelConfig> {
 /// their values are f32 once dequantized.
 fn refuse_unknown(gguf: &Gguf, name: &str) -> Result<()> {
     for (key, value) in gguf.metadata() {
-        let Some(rest) = key.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) else { continue };
+        let Some(rest) = key
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('.'))
+        else {
+            continue;
+        };
         let fine = match rest {
-            "block_count" | "context_length" | "embedding_length" | "feed_forward_length" | "attention.head_count"
-            | "attention.head_count_kv" | "attention.layer_norm_rms_epsilon" | "attention.sliding_window"
-            | "attention.key_length" | "attention.value_length" | "rope.dimension_count" | "rope.freq_base"
+            "block_count"
+            | "context_length"
+            | "embedding_length"
+            | "feed_forward_length"
+            | "attention.head_count"
+            | "attention.head_count_kv"
+            | "attention.layer_norm_rms_epsilon"
+            | "attention.sliding_window"
+            | "attention.key_length"
+            | "attention.value_length"
+            | "rope.dimension_count"
+            | "rope.freq_base"
             | "vocab_size" => true,
             "rope.scaling.type" => value.as_text() == Some("none"),
             "rope.scaling.factor" | "rope.scale_linear" => value.as_f64() == Some(1.0),
@@ -68,11 +89,19 @@ fn refuse_unknown(gguf: &Gguf, name: &str) -> Result<()> {
             _ => false,
         };
         if !fine {
-            return Err(Error::unsupported(key, value.short(), "use a GGUF of a plain llama, mistral or qwen2 model"));
+            return Err(Error::unsupported(
+                key,
+                value.short(),
+                "use a GGUF of a plain llama, mistral or qwen2 model",
+            ));
         }
     }
     match gguf.tensor("rope_freqs.weight") {
-        Some(_) => Err(Error::unsupported("rope_freqs.weight", "present", "use a model without rope scaling")),
+        Some(_) => Err(Error::unsupported(
+            "rope_freqs.weight",
+            "present",
+            "use a model without rope scaling",
+        )),
         None => Ok(()),
     }
 }
@@ -83,7 +112,11 @@ fn head_dim(gguf: &Gguf, name: &str, hidden: usize, heads: usize) -> Result<usiz
     for key in ["attention.value_length", "rope.dimension_count"] {
         match optional_size(gguf, name, key)? {
             Some(other) if other != head_dim => {
-                return Err(Error::unsupported(format!("{name}.{key}"), other, format!("only {head_dim} fits here")));
+                return Err(Error::unsupported(
+                    format!("{name}.{key}"),
+                    other,
+                    format!("only {head_dim} fits here"),
+                ));
             }
             _ => {}
         }
@@ -92,19 +125,27 @@ fn head_dim(gguf: &Gguf, name: &str, hidden: usize, heads: usize) -> Result<usiz
 }
 
 fn embedding_rows(gguf: &Gguf) -> Result<usize> {
-    let info = gguf.tensor("token_embd.weight").ok_or_else(|| missing("token_embd.weight"))?;
+    let info = gguf
+        .tensor("token_embd.weight")
+        .ok_or_else(|| missing("token_embd.weight"))?;
     Ok(info.shape[0])
 }
 
 fn missing(key: &str) -> Error {
-    Error::unsupported(key, "absent", "the GGUF file is not a whole model: fetch it again")
+    Error::unsupported(
+        key,
+        "absent",
+        "the GGUF file is not a whole model: fetch it again",
+    )
 }
 
 fn optional_size(gguf: &Gguf, name: &str, key: &str) -> Result<Option<usize>> {
     let key = format!("{name}.{key}");
     gguf.get(&key)
         .map(|value| {
-            value.as_usize().ok_or_else(|| Error::unsupported(&key, value.short(), "it must be one whole number"))
+            value.as_usize().ok_or_else(|| {
+                Error::unsupported(&key, value.short(), "it must be one whole number")
+            })
         })
         .transpose()
 }
@@ -116,6 +157,10 @@ fn size(gguf: &Gguf, name: &str, key: &str) -> Result<usize> {
 fn number(gguf: &Gguf, name: &str, key: &str) -> Result<Option<f64>> {
     let key = format!("{name}.{key}");
     gguf.get(&key)
-        .map(|value| value.as_f64().ok_or_else(|| Error::unsupported(&key, value.short(), "it must be a number")))
+        .map(|value| {
+            value
+                .as_f64()
+                .ok_or_else(|| Error::unsupported(&key, value.short(), "it must be a number"))
+        })
         .transpose()
 }

@@ -3,13 +3,13 @@
 //! Promises that every setting which changes the maths is either in [`ModelConfig`] or was refused by
 //! name. It must not know how weights are stored.
 
-// mod gguf;
+mod gguf;
 mod hf;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
-// pub(crate) use gguf::from_gguf;
+pub(crate) use gguf::from_gguf;
 pub(crate) use hf::{eos_from_generation_config, from_hf};
 
 /// A family of decoders. They differ in [`ModelConfig`]'s fields only, never in the order of the ops.

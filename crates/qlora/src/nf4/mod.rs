@@ -10,5 +10,6 @@ mod layout;
 mod tensor;
 
 pub use code::NF4;
+pub(crate) use layout::STATE;
 pub use layout::{Entry, QuantState};
 pub use tensor::{BLOCK, NESTED_BLOCK, Nf4Tensor, Scales};
