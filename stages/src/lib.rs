@@ -9,6 +9,8 @@ pub mod conversation;
 pub mod eval_prompts;
 pub mod format;
 pub mod prompt;
+pub mod fetch;
+mod http;
 pub mod registry;
 pub mod similarity;
 pub mod split;

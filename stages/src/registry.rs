@@ -1,10 +1,13 @@
 //! The one list of built-in stages. Parser, help, schema and worker read it.
 
 use crate::contract::Stage;
+use crate::fetch::Fetch;
+use crate::split::Split;
+use crate::validate::Validate;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[&crate::validate::Validate, &crate::split::Split]
+    &[&Fetch, &Validate, &Split]
 }
 
 /// The stage called `kind` in `uses:`.
