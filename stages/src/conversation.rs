@@ -389,7 +389,6 @@ pub mod minute {
     const SHAPE: &str = "%Y-%m-%dT%H:%M";
 
     /// Writes to the minute.
-    #[expect(clippy::ref_option, reason = "serde gives the field by reference")]
     pub fn serialize<S: Serializer>(now: &Option<DateTime>, to: S) -> Result<S::Ok, S::Error> {
         match now {
             Some(now) => to.serialize_str(&now.strftime(SHAPE).to_string()),

@@ -15,7 +15,7 @@ pub const PROMPT_VERSION: u32 = 1;
 pub fn system_prompt<'a>(tools: impl IntoIterator<Item = &'a ToolSpec>) -> String {
     let lines: Vec<String> = tools.into_iter().map(signature).collect();
     format!(
-        "You are a personal assistant with these tools (? marks an optional parameter):\n\
+        "You are a personal assistant. Your tools (? means optional):\n\
          {}\n\
          To use a tool, say in one short sentence what you will do, then write the call:\n\
          \n\
@@ -23,8 +23,8 @@ pub fn system_prompt<'a>(tools: impl IntoIterator<Item = &'a ToolSpec>) -> Strin
          {{\"tool\": \"name\", \"params\": {{\"key\": \"value\"}}}}\n\
          ```\n\
          \n\
-         Write one block for each call. Use a tool only when the user asks for its action; \
-         otherwise answer in plain text. Take ids from the conversation. \
+         One block for each call. When no tool fits, answer in plain text. \
+         Take ids from the conversation. \
          A message may begin with the current time in brackets. \
          Write times as 2026-03-03T09:00:00Z.",
         lines.join("\n")
@@ -65,8 +65,8 @@ fn shape(schema: &Value) -> Option<String> {
         "string" if schema["format"] == "date" => Some("YYYY-MM-DD".to_owned()),
         "string" => None,
         "array" => {
-            let item = shape(&schema["items"]).unwrap_or_default();
-            Some(format!("{item}[]"))
+            let item = shape(&schema["items"]).map(|item| format!(" of {item}"));
+            Some(format!("list{}", item.unwrap_or_default()))
         }
         other => Some(other.to_owned()),
     }

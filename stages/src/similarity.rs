@@ -67,7 +67,7 @@ pub struct Grams(Vec<u64>);
 impl Grams {
     /// The grams of the normalised text, its ends padded so that short words count.
     pub fn of(text: &str) -> Self {
-        let padded: Vec<char> = format!("  {} ", normal(text)).chars().collect();
+        let padded: Vec<char> = format!("   {} ", normal(text)).chars().collect();
         let mut grams: Vec<u64> = padded
             .windows(GRAM)
             .map(|window| hash(window.iter().collect::<String>().as_bytes()))
@@ -184,7 +184,7 @@ impl Guarded {
             })
         };
         let plain = normal(text);
-        if let Some(id) = self.exact.get(&plain).filter(|_| self.long_enough(&plain)) {
+        if let Some(id) = self.exact.get(&plain).filter(|_| long_enough(&plain)) {
             return found(id, "the same text".to_owned());
         }
         for phrase in words(text).windows(5) {
@@ -194,17 +194,17 @@ impl Guarded {
         }
         let grams = Grams::of(text);
         for (other, id) in &self.grams {
-            if self.long_enough(&plain) && grams.jaccard(other) >= threshold {
+            if long_enough(&plain) && grams.jaccard(other) >= threshold {
                 return found(id, "a near-duplicate".to_owned());
             }
         }
         None
     }
+}
 
-    /// `thanks` or `hi` is in every conversation; only texts of three words can leak.
-    fn long_enough(&self, plain: &str) -> bool {
-        plain.split(' ').count() >= 3
-    }
+/// `thanks` or `hi` is in every conversation; only texts of three words can leak.
+fn long_enough(plain: &str) -> bool {
+    plain.split(' ').count() >= 3
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use super::groups::Groups;
 use crate::conversation::Conversation;
 
+/// A group under the hash that orders it.
+type Ranked<'a> = ([u8; 32], &'a Vec<usize>);
+
 /// Type and first tool.
 pub(super) fn stratum(row: &Conversation) -> String {
     format!("{}/{}", row.kind, row.first_tool().unwrap_or("-"))
@@ -23,7 +26,7 @@ pub(super) fn choose(
     fraction: f64,
     seed: u64,
 ) -> Vec<bool> {
-    let mut strata: BTreeMap<String, Vec<([u8; 32], &Vec<usize>)>> = BTreeMap::new();
+    let mut strata: BTreeMap<String, Vec<Ranked<'_>>> = BTreeMap::new();
     for (name, members) in &groups.members {
         let own = members.iter().map(|at| stratum(&rows[*at])).min();
         let own = own.expect("a group has a member");
@@ -43,7 +46,9 @@ pub(super) fn choose(
             let after = (taken + members.len()) as f64;
             if (after - want).abs() < (taken as f64 - want).abs() {
                 taken += members.len();
-                members.iter().for_each(|at| held[*at] = true);
+                for at in *members {
+                    held[*at] = true;
+                }
             }
         }
     }
@@ -60,7 +65,9 @@ fn hold_one(groups: &Groups, seed: u64, held: &mut [bool]) {
         .iter()
         .min_by_key(|(name, _)| rank(seed, name));
     if let Some((_, members)) = smallest {
-        members.iter().for_each(|at| held[*at] = true);
+        for at in members {
+            held[*at] = true;
+        }
     }
 }
 

@@ -36,7 +36,8 @@ fn row(number: usize, kind: &str, tool: Option<&str>, group: Option<&str>) -> Va
 }
 
 fn lines(rows: &[Value]) -> String {
-    rows.iter().map(|row| format!("{row}\n")).collect()
+    rows.iter()
+        .fold(String::new(), |text, row| text + &format!("{row}\n"))
 }
 
 fn ids(text: &str) -> BTreeSet<String> {

@@ -14,7 +14,7 @@ use crate::tools::ToolSet;
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Share {
     rows: usize,
-    share: f64,
+    part: f64,
     plan: &'static str,
 }
 
@@ -52,7 +52,7 @@ impl Composition {
                 let count = rows.iter().filter(|row| row.kind == kind).count();
                 let share = Share {
                     rows: count,
-                    share: (count as f64 / total * 1e4).round() / 1e4,
+                    part: (count as f64 / total * 1e4).round() / 1e4,
                     plan: planned(kind).2,
                 };
                 (kind.name(), share)
@@ -85,7 +85,7 @@ impl Composition {
 
     /// The share of negatives.
     pub(super) fn negatives(&self) -> f64 {
-        self.kinds["negative"].share
+        self.kinds["negative"].part
     }
 
     /// What differs from the plan enough to say so: code and sentence.
@@ -97,7 +97,7 @@ impl Composition {
             if kind == Kind::Negative {
                 (least, most) = negatives;
             }
-            let share = self.kinds[kind.name()].share;
+            let share = self.kinds[kind.name()].part;
             let side = if share < least {
                 format!("below {}", percent(least))
             } else if share > most {
@@ -133,7 +133,7 @@ impl Composition {
                     "{:<12} {:>5} rows {:>5.1} %   plan: {}",
                     kind.name(),
                     line.rows,
-                    line.share * 100.0,
+                    line.part * 100.0,
                     line.plan
                 )
             })

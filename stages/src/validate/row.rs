@@ -123,19 +123,24 @@ fn format_faults(row: &Conversation) -> Vec<Found> {
     found
 }
 
-/// An `id` that stands in no earlier user turn and no earlier tool result is invented.
+/// An `id` that stands in no earlier user turn and no earlier tool result is invented. A
+/// user may also give its number alone: `393, typo`.
 fn ids_from_nowhere(row: &Conversation) -> Vec<Found> {
-    let mut seen = String::new();
+    let (mut said, mut results) = (String::new(), String::new());
     let mut found = Vec::new();
     for message in &row.messages {
         match message {
-            Message::User { content } => seen.push_str(&content.to_lowercase()),
-            Message::Tool { content } => seen.push_str(&json(content).to_lowercase()),
+            Message::User { content } => said.push_str(&format!("{content}\n").to_lowercase()),
+            Message::Tool { content } => results.push_str(&json(content).to_lowercase()),
             Message::Assistant { calls, .. } => {
                 for call in calls {
-                    if let Some(id) = used_id(call)
-                        && !holds_id(&seen, &id.to_lowercase())
-                    {
+                    let Some(id) = used_id(call) else { continue };
+                    let plain = id.to_lowercase();
+                    let number = plain.rsplit('_').next().unwrap_or(&plain);
+                    let known = holds_id(&results, &plain)
+                        || holds_id(&said, &plain)
+                        || holds_id(&said, number);
+                    if !known {
                         found.push((
                             "validate::id-from-nowhere",
                             format!("`{}` uses the id `{id}`, which nobody gave it", call.tool),
@@ -144,7 +149,6 @@ fn ids_from_nowhere(row: &Conversation) -> Vec<Found> {
                 }
             }
         }
-        seen.push('\n');
     }
     found
 }

@@ -19,7 +19,9 @@ fn answer(text: &str, tool: &str, params: Value) -> Value {
 
 fn run(rows: &[Value], with: Value) -> (Bench, Result<Outcome, StageError>) {
     let mut bench = Bench::new();
-    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let text = rows
+        .iter()
+        .fold(String::new(), |text, row| text + &format!("{row}\n"));
     bench.tools().give("rows", "rows.jsonl", &text);
     let result = bench.run(&Validate, with);
     (bench, result)
