@@ -43,7 +43,12 @@ impl Base {
         let template = files.chat().map_err(|error| engine(&error))?;
         let tools = ToolSet::read(tools)?;
         let system = system_prompt(tools.specs());
-        Ok(Self { files, template, tools, system })
+        Ok(Self {
+            files,
+            template,
+            tools,
+            system,
+        })
     }
 
     /// The tool list.
@@ -64,8 +69,14 @@ impl Base {
     }
 
     /// Messages that wait for an answer, for eval.
-    pub(crate) fn encode_prompt(&self, now: Option<DateTime>, messages: &[Message]) -> Result<Vec<u32>, StageError> {
-        Ok(self.encode(&format::chat_of(&self.system, now, messages), true)?.ids)
+    pub(crate) fn encode_prompt(
+        &self,
+        now: Option<DateTime>,
+        messages: &[Message],
+    ) -> Result<Vec<u32>, StageError> {
+        Ok(self
+            .encode(&format::chat_of(&self.system, now, messages), true)?
+            .ids)
     }
 
     /// Ids that end an answer.
@@ -75,21 +86,36 @@ impl Base {
 
     /// Ids as text; what cannot be decoded says so.
     pub(crate) fn decode(&self, ids: &[u32]) -> String {
-        self.template.tokenizer().decode(ids).unwrap_or_else(|error| format!("(undecodable: {error})"))
+        self.template
+            .tokenizer()
+            .decode(ids)
+            .unwrap_or_else(|error| format!("(undecodable: {error})"))
     }
 
     /// The tokenizer as `tokenizer.json` text.
     pub(crate) fn tokenizer_json(&self) -> Result<String, StageError> {
-        self.template.tokenizer().to_json().map_err(|error| engine(&error))
+        self.template
+            .tokenizer()
+            .to_json()
+            .map_err(|error| engine(&error))
     }
 
     fn encode(&self, chat: &[ChatMessage], generate: bool) -> Result<Encoded, StageError> {
         let chat: Vec<_> = chat
             .iter()
-            .map(|message| qlora::ChatMessage { role: role(message.role), content: message.content.clone() })
+            .map(|message| qlora::ChatMessage {
+                role: role(message.role),
+                content: message.content.clone(),
+            })
             .collect();
-        let encoded = self.template.encode_chat(&chat, generate).map_err(|error| engine(&error))?;
-        Ok(Encoded { ids: encoded.ids, labels: encoded.labels })
+        let encoded = self
+            .template
+            .encode_chat(&chat, generate)
+            .map_err(|error| engine(&error))?;
+        Ok(Encoded {
+            ids: encoded.ids,
+            labels: encoded.labels,
+        })
     }
 }
 
@@ -118,7 +144,10 @@ fn model_path(path: &Path) -> Result<PathBuf, StageError> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| StageError::io(path, &error))?.path();
-        if entry.extension().is_some_and(|extension| extension == "gguf") {
+        if entry
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+        {
             found.push(entry);
         }
     }
@@ -136,6 +165,9 @@ fn model_path(path: &Path) -> Result<PathBuf, StageError> {
 
 /// An engine error as a stage error, with its own code and mend.
 pub(crate) fn engine(error: &qlora::Error) -> StageError {
-    let mend = error.mend().map_or_else(|| "see the message".to_owned(), std::borrow::Cow::into_owned);
+    let mend = error.mend().map_or_else(
+        || "see the message".to_owned(),
+        std::borrow::Cow::into_owned,
+    );
     StageError::new(error.code(), error.to_string(), mend)
 }

@@ -50,14 +50,37 @@ const FIELDS: &[Field] = &[
 ];
 
 const INPUTS: &[Port] = &[
-    Port { name: "adapter", required: true, many: false, about: "PEFT adapter from train" },
-    Port { name: "base", required: true, many: false, about: "the base it was trained on: tokenizer and shape" },
-    Port { name: "tools", required: true, many: false, about: "tools.yaml: the system prompt is made from it" },
+    Port {
+        name: "adapter",
+        required: true,
+        many: false,
+        about: "PEFT adapter from train",
+    },
+    Port {
+        name: "base",
+        required: true,
+        many: false,
+        about: "the base it was trained on: tokenizer and shape",
+    },
+    Port {
+        name: "tools",
+        required: true,
+        many: false,
+        about: "tools.yaml: the system prompt is made from it",
+    },
 ];
 
 const PRODUCTS: &[Product] = &[
-    Product { name: "adapter", path: "adapter", about: "adapter_config.json, adapter_model.safetensors, tokenizer.json" },
-    Product { name: "system", path: "system-prompt.txt", about: "the system prompt the adapter was trained with" },
+    Product {
+        name: "adapter",
+        path: "adapter",
+        about: "adapter_config.json, adapter_model.safetensors, tokenizer.json",
+    },
+    Product {
+        name: "system",
+        path: "system-prompt.txt",
+        about: "the system prompt the adapter was trained with",
+    },
 ];
 
 impl Stage for Export {
@@ -101,7 +124,9 @@ impl Stage for Export {
                 Fault::new(
                     "export::rank-too-high",
                     "inputs.adapter",
-                    format!("the adapter has rank {rank}; Workers AI takes up to {WORKERS_AI_RANK}"),
+                    format!(
+                        "the adapter has rank {rank}; Workers AI takes up to {WORKERS_AI_RANK}"
+                    ),
                     format!("train with `r: {WORKERS_AI_RANK}` or less"),
                 )
             })
@@ -110,26 +135,39 @@ impl Stage for Export {
 
     fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
         let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?;
-        let mut adapter = PeftAdapter::load(ctx.input("adapter")?).map_err(|error| engine(&error))?;
+        let mut adapter =
+            PeftAdapter::load(ctx.input("adapter")?).map_err(|error| engine(&error))?;
         let shape = base.files.config().map_err(|error| engine(&error))?;
         let wanted = params.text("model_type").unwrap_or_default();
         check_model_type(&wanted, shape.architecture.model_type())?;
         adapter.config.model_type = Some(wanted);
         adapter.config.base_model = params.text("base_name");
-        let dtype = if params.text("dtype").as_deref() == Some("f16") { Dtype::F16 } else { Dtype::Bf16 };
+        let dtype = if params.text("dtype").as_deref() == Some("f16") {
+            Dtype::F16
+        } else {
+            Dtype::Bf16
+        };
 
         let folder = ctx.output.join("adapter");
         std::fs::create_dir_all(&folder).map_err(|error| StageError::io(&folder, &error))?;
-        adapter.save(&folder, dtype).map_err(|error| engine(&error))?;
+        adapter
+            .save(&folder, dtype)
+            .map_err(|error| engine(&error))?;
         write(&folder.join("tokenizer.json"), &base.tokenizer_json()?)?;
         write(&ctx.output.join("system-prompt.txt"), base.system())?;
-        let bytes = size(&folder.join("adapter_model.safetensors"))? + size(&folder.join("adapter_config.json"))?;
+        let bytes = size(&folder.join("adapter_model.safetensors"))?
+            + size(&folder.join("adapter_config.json"))?;
         if params.text("target").as_deref() == Some("cloudflare") {
             check_limits(i64::try_from(adapter.config.r).unwrap_or(i64::MAX), bytes)?;
         }
         Ok(Outcome {
             metrics: [("adapter_mb".to_owned(), bytes as f64 / 1e6)].into(),
-            notes: vec![format!("adapter of {:.1} MB, rank {}, {} pairs", bytes as f64 / 1e6, adapter.config.r, adapter.pairs.len())],
+            notes: vec![format!(
+                "adapter of {:.1} MB, rank {}, {} pairs",
+                bytes as f64 / 1e6,
+                adapter.config.r,
+                adapter.pairs.len()
+            )],
             pin: None,
         })
     }
@@ -150,11 +188,20 @@ fn check_model_type(wanted: &str, base: &str) -> Result<(), StageError> {
 fn check_limits(rank: i64, bytes: u64) -> Result<(), StageError> {
     if rank > WORKERS_AI_RANK {
         let message = format!("rank {rank} is over Workers AI's limit of {WORKERS_AI_RANK}");
-        return Err(StageError::new("export::rank-too-high", message, "train with a lower `r`").at("inputs.adapter"));
+        return Err(
+            StageError::new("export::rank-too-high", message, "train with a lower `r`")
+                .at("inputs.adapter"),
+        );
     }
     if bytes > WORKERS_AI_BYTES {
-        let message = format!("the adapter takes {bytes} bytes; Workers AI takes {WORKERS_AI_BYTES}");
-        return Err(StageError::new("export::too-large", message, "train with a lower `r` or fewer `targets`").at("inputs.adapter"));
+        let message =
+            format!("the adapter takes {bytes} bytes; Workers AI takes {WORKERS_AI_BYTES}");
+        return Err(StageError::new(
+            "export::too-large",
+            message,
+            "train with a lower `r` or fewer `targets`",
+        )
+        .at("inputs.adapter"));
     }
     Ok(())
 }
@@ -164,5 +211,7 @@ fn write(path: &Path, text: &str) -> Result<(), StageError> {
 }
 
 fn size(path: &Path) -> Result<u64, StageError> {
-    Ok(std::fs::metadata(path).map_err(|error| StageError::io(path, &error))?.len())
+    Ok(std::fs::metadata(path)
+        .map_err(|error| StageError::io(path, &error))?
+        .len())
 }

@@ -17,7 +17,9 @@ use serde_json::json;
 
 use crate::adapter_files;
 use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
-use crate::contract::{Context, Field, FieldType, Outcome, Params, Port, Product, Stage, StageError};
+use crate::contract::{
+    Context, Field, FieldType, Outcome, Params, Port, Product, Stage, StageError,
+};
 use crate::format::FORMAT_VERSION;
 use crate::prompt::PROMPT_VERSION;
 use prompts::EvalPrompt;
@@ -43,17 +45,54 @@ const FIELDS: &[Field] = &[
 ];
 
 const INPUTS: &[Port] = &[
-    Port { name: "base", required: true, many: false, about: "base model" },
-    Port { name: "adapter", required: false, many: false, about: "PEFT adapter; without it the base is scored" },
-    Port { name: "prompts", required: true, many: true, about: "eval prompts with what a right answer does" },
-    Port { name: "tools", required: true, many: false, about: "tools.yaml" },
-    Port { name: "baseline", required: false, many: false, about: "report of another eval, shown beside this one" },
+    Port {
+        name: "base",
+        required: true,
+        many: false,
+        about: "base model",
+    },
+    Port {
+        name: "adapter",
+        required: false,
+        many: false,
+        about: "PEFT adapter; without it the base is scored",
+    },
+    Port {
+        name: "prompts",
+        required: true,
+        many: true,
+        about: "eval prompts with what a right answer does",
+    },
+    Port {
+        name: "tools",
+        required: true,
+        many: false,
+        about: "tools.yaml",
+    },
+    Port {
+        name: "baseline",
+        required: false,
+        many: false,
+        about: "report of another eval, shown beside this one",
+    },
 ];
 
 const PRODUCTS: &[Product] = &[
-    Product { name: "report", path: "report.json", about: "metrics with 95 % intervals, confusion, diagnosis" },
-    Product { name: "transcripts", path: "transcripts.jsonl", about: "every prompt, answer and verdict" },
-    Product { name: "page", path: "report.md", about: "the same for people, failures in full" },
+    Product {
+        name: "report",
+        path: "report.json",
+        about: "metrics with 95 % intervals, confusion, diagnosis",
+    },
+    Product {
+        name: "transcripts",
+        path: "transcripts.jsonl",
+        about: "every prompt, answer and verdict",
+    },
+    Product {
+        name: "page",
+        path: "report.md",
+        about: "the same for people, failures in full",
+    },
 ];
 
 impl Stage for Eval {
@@ -98,7 +137,10 @@ impl Stage for Eval {
         let ids = answer(&base, &prompts, params, limit, ctx)?;
 
         let stopped: Vec<bool> = ids.iter().map(|ids| ids.len() < limit).collect();
-        let answers: Vec<String> = ids.iter().map(|ids| base.decode(ids).trim().to_owned()).collect();
+        let answers: Vec<String> = ids
+            .iter()
+            .map(|ids| base.decode(ids).trim().to_owned())
+            .collect();
         let judged: Vec<(EvalPrompt, Verdict)> = prompts
             .into_iter()
             .zip(&answers)
@@ -109,8 +151,16 @@ impl Stage for Eval {
             .collect();
         let report = Report::new(&judged, &stopped);
         write(&ctx.output, &report, baseline.as_ref(), &judged, &answers)?;
-        let metrics = report.metrics.iter().map(|(name, share)| (name.clone(), share.value)).collect();
-        Ok(Outcome { metrics, notes: report.table(baseline.as_ref()), pin: None })
+        let metrics = report
+            .metrics
+            .iter()
+            .map(|(name, share)| (name.clone(), share.value))
+            .collect();
+        Ok(Outcome {
+            metrics,
+            notes: report.table(baseline.as_ref()),
+            pin: None,
+        })
     }
 }
 
@@ -122,11 +172,16 @@ fn answer(
     limit: usize,
     ctx: &Context<'_>,
 ) -> Result<Vec<Vec<u32>>, StageError> {
-    let encoded: Vec<_> =
-        prompts.iter().map(|prompt| base.encode_prompt(prompt.now, &prompt.messages)).collect::<Result<_, _>>()?;
-    let mut model = Model::load(&base.files, quantization(params)).map_err(|error| engine(&error))?;
-    let adapter =
-        ctx.optional("adapter").map(|path| adapter_files::load(path, model.config())).transpose()?;
+    let encoded: Vec<_> = prompts
+        .iter()
+        .map(|prompt| base.encode_prompt(prompt.now, &prompt.messages))
+        .collect::<Result<_, _>>()?;
+    let mut model =
+        Model::load(&base.files, quantization(params)).map_err(|error| engine(&error))?;
+    let adapter = ctx
+        .optional("adapter")
+        .map(|path| adapter_files::load(path, model.config()))
+        .transpose()?;
     let generator = Generator::new(&mut model, adapter.as_ref()).map_err(|error| engine(&error))?;
     let total = encoded.len() as u64;
     let mut done = 0;
@@ -143,8 +198,12 @@ fn answer(
 fn read_baseline(path: &Path) -> Result<Baseline, StageError> {
     let text = std::fs::read_to_string(path).map_err(|error| StageError::io(path, &error))?;
     serde_json::from_str(&text).map_err(|error| {
-        StageError::new("eval::broken-baseline", format!("the baseline is no eval report: {error}"), "give another eval's `report`")
-            .at("inputs.baseline")
+        StageError::new(
+            "eval::broken-baseline",
+            format!("the baseline is no eval report: {error}"),
+            "give another eval's `report`",
+        )
+        .at("inputs.baseline")
     })
 }
 
@@ -167,7 +226,11 @@ fn write(
         lines.push('\n');
     }
     let page = report.markdown(baseline, judged, answers);
-    for (name, text) in [("report.json", figures), ("transcripts.jsonl", lines), ("report.md", page)] {
+    for (name, text) in [
+        ("report.json", figures),
+        ("transcripts.jsonl", lines),
+        ("report.md", page),
+    ] {
         let path = output.join(name);
         std::fs::write(&path, text).map_err(|error| StageError::io(&path, &error))?;
     }

@@ -10,12 +10,14 @@ mod rows;
 mod settings;
 mod telling;
 
-use qlora::train::train;
-use qlora::{Adapter, Dtype, Example, Model};
+use qlora::train::{Example, train};
+use qlora::{Adapter, Dtype, Model};
 
 use crate::adapter_files;
 use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
-use crate::contract::{Context, Fault, Field, Outcome, Params, Pool, Port, Product, Site, Stage, StageError};
+use crate::contract::{
+    Context, Fault, Field, Outcome, Params, Pool, Port, Product, Site, Stage, StageError,
+};
 use crate::conversation::CONVERSATION_VERSION;
 use crate::format::FORMAT_VERSION;
 use crate::prompt::PROMPT_VERSION;
@@ -75,11 +77,17 @@ impl Stage for Train {
             Some(path) => rows::examples(&base, path, context)?,
             None => Vec::new(),
         };
-        ctx.log(format!("{} rows to train on, {} held out, longest {} tokens", rows.len(), val.len(), longest(&rows)));
+        ctx.log(format!(
+            "{} rows to train on, {} held out, longest {} tokens",
+            rows.len(),
+            val.len(),
+            longest(&rows)
+        ));
         let config = settings::train_config(params, ctx.seed, &base, rows.len())?;
-        let mut model = Model::load(&base.files, quantization(params)).map_err(|error| engine(&error))?;
-        let mut adapter =
-            Adapter::new(model.config(), &settings::lora(params, ctx.seed)?).map_err(|error| engine(&error))?;
+        let mut model =
+            Model::load(&base.files, quantization(params)).map_err(|error| engine(&error))?;
+        let mut adapter = Adapter::new(model.config(), &settings::lora(params, ctx.seed)?)
+            .map_err(|error| engine(&error))?;
         let mut telling = Telling::new(ctx, &base);
         let done = train(
             &mut model,

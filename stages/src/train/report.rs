@@ -20,8 +20,12 @@ pub(super) fn write(
     rows: (usize, usize),
     ctx: &Context<'_>,
 ) -> Result<Outcome, StageError> {
-    let total = |count: fn(&qlora::train::StepRecord) -> u64| done.steps.iter().map(count).sum::<u64>();
-    let (tokens, separate) = (total(|step| step.tokens), total(|step| step.separate_tokens));
+    let total =
+        |count: fn(&qlora::train::StepRecord) -> u64| done.steps.iter().map(count).sum::<u64>();
+    let (tokens, separate) = (
+        total(|step| step.tokens),
+        total(|step| step.separate_tokens),
+    );
     let report = json!({
         "rows": { "train": rows.0, "val": rows.1 },
         "tokens": { "computed": tokens, "without_sharing": separate, "labels": total(|step| step.labels) },
@@ -36,7 +40,13 @@ pub(super) fn write(
     std::fs::write(&path, text).map_err(|error| StageError::io(&path, &error))?;
 
     let mut metrics = BTreeMap::new();
-    let last: Vec<f64> = done.steps.iter().rev().take(LAST_STEPS).map(|step| step.loss).collect();
+    let last: Vec<f64> = done
+        .steps
+        .iter()
+        .rev()
+        .take(LAST_STEPS)
+        .map(|step| step.loss)
+        .collect();
     let train_loss = last.iter().sum::<f64>() / last.len().max(1) as f64;
     metrics.insert("train_loss".to_owned(), train_loss);
     metrics.insert("steps".to_owned(), done.steps.len() as f64);
@@ -48,7 +58,11 @@ pub(super) fn write(
         "{} steps, {tokens} tokens computed ({separate} without the shared prefix)",
         done.steps.len()
     )];
-    Ok(Outcome { metrics, notes, pin: None })
+    Ok(Outcome {
+        metrics,
+        notes,
+        pin: None,
+    })
 }
 
 /// The plan's sign of overfitting: a held-out loss that rises while the training loss is

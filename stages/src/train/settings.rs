@@ -16,16 +16,35 @@ pub(super) fn faults(params: &Params) -> Vec<Fault> {
     for name in params.list("targets") {
         if Target::from_suffix(&name).is_none() {
             let known: Vec<_> = Target::ALL.iter().map(|target| target.suffix()).collect();
-            let code = if name == "lm_head" || name == "embed_tokens" { "train::target-not-lora" } else { "train::unknown-target" };
+            let code = if name == "lm_head" || name == "embed_tokens" {
+                "train::target-not-lora"
+            } else {
+                "train::unknown-target"
+            };
             let mend = format!("targets are: {}", known.join(", "));
-            faults.push(Fault::new(code, "with.targets", format!("`{name}` cannot carry an adapter"), mend));
+            faults.push(Fault::new(
+                code,
+                "with.targets",
+                format!("`{name}` cannot carry an adapter"),
+                mend,
+            ));
         }
     }
     if params.list("targets").is_empty() {
-        faults.push(Fault::new("train::no-target", "with.targets", "no layer carries an adapter", "leave `targets` out for all linear layers"));
+        faults.push(Fault::new(
+            "train::no-target",
+            "with.targets",
+            "no layer carries an adapter",
+            "leave `targets` out for all linear layers",
+        ));
     }
     if params.float("lr").is_some_and(|lr| lr > 0.02) {
-        faults.push(Fault::new("train::high-lr", "with.lr", "this learning rate makes LoRA diverge", "use 1e-5 to 5e-3; start with 2e-4"));
+        faults.push(Fault::new(
+            "train::high-lr",
+            "with.lr",
+            "this learning rate makes LoRA diverge",
+            "use 1e-5 to 5e-3; start with 2e-4",
+        ));
     }
     faults
 }
@@ -33,7 +52,10 @@ pub(super) fn faults(params: &Params) -> Vec<Fault> {
 /// The adapter's shape.
 pub(super) fn lora(params: &Params, seed: u64) -> Result<LoraConfig, StageError> {
     let targets = params.list("targets");
-    let targets = targets.iter().filter_map(|name| Target::from_suffix(name)).collect();
+    let targets = targets
+        .iter()
+        .filter_map(|name| Target::from_suffix(name))
+        .collect();
     let config = LoraConfig {
         r: count(params, "r", 16),
         alpha: number(params, "alpha", 32.0) as f32,
@@ -46,7 +68,12 @@ pub(super) fn lora(params: &Params, seed: u64) -> Result<LoraConfig, StageError>
 }
 
 /// The run's settings. `rows` is the number of training rows.
-pub(super) fn train_config(params: &Params, seed: u64, base: &Base, rows: usize) -> Result<TrainConfig, StageError> {
+pub(super) fn train_config(
+    params: &Params,
+    seed: u64,
+    base: &Base,
+    rows: usize,
+) -> Result<TrainConfig, StageError> {
     let batch = count(params, "batch", 16);
     let steps_an_epoch = rows.div_ceil(batch).max(1) as u64;
     let optional = |name: &str| params.int(name).map(|value| value as u64);
@@ -79,11 +106,17 @@ pub(super) fn train_config(params: &Params, seed: u64, base: &Base, rows: usize)
 fn samples(params: &Params, base: &Base) -> Result<Option<Samples>, StageError> {
     let mut prompts = Vec::new();
     for text in params.list("samples") {
-        let asked = [Message::User { content: text.clone() }];
+        let asked = [Message::User {
+            content: text.clone(),
+        }];
         prompts.push((text, base.encode_prompt(None, &asked)?));
     }
     let stop = base.stop_ids()?;
-    Ok((!prompts.is_empty()).then_some(Samples { prompts, max_new: SAMPLE_TOKENS, stop }))
+    Ok((!prompts.is_empty()).then_some(Samples {
+        prompts,
+        max_new: SAMPLE_TOKENS,
+        stop,
+    }))
 }
 
 fn count(params: &Params, name: &str, default: usize) -> usize {
