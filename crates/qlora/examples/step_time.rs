@@ -40,7 +40,9 @@ fn smollm2() -> ModelConfig {
 /// Uniform values of a trained model's size.
 fn random(rows: usize, cols: usize, state: &mut u64) -> Matrix {
     let mut draw = || {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         ((*state >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * 0.05
     };
     Matrix::new(rows, cols, (0..rows * cols).map(|_| draw()).collect())
@@ -49,7 +51,10 @@ fn random(rows: usize, cols: usize, state: &mut u64) -> Matrix {
 fn model(config: &ModelConfig) -> Result<Model> {
     let (mut a, mut b) = (1, 2);
     let linear = |name: &str| {
-        let target = Target::ALL.into_iter().find(|t| name.contains(t.path())).expect("a linear layer");
+        let target = Target::ALL
+            .into_iter()
+            .find(|t| name.contains(t.path()))
+            .expect("a linear layer");
         let (rows, cols) = target.shape(config);
         Ok(random(rows, cols, &mut a))
     };
@@ -65,9 +70,19 @@ fn model(config: &ModelConfig) -> Result<Model> {
 /// Rows of `prefix` equal ids and `own` of their own, of which the last half is predicted.
 fn examples(prefix: usize, rows: usize, own: usize) -> Vec<Example> {
     let row = |row: usize| {
-        let id = |i: usize| if i < prefix { i as u32 % 40_000 } else { ((row * 7919 + i * 31) % 40_000) as u32 };
+        let id = |i: usize| {
+            if i < prefix {
+                i as u32 % 40_000
+            } else {
+                ((row * 7919 + i * 31) % 40_000) as u32
+            }
+        };
         let labels = (0..prefix + own).map(|i| i >= prefix + own / 2).collect();
-        Example { id: format!("row-{row}"), ids: (0..prefix + own).map(id).collect(), labels }
+        Example {
+            id: format!("row-{row}"),
+            ids: (0..prefix + own).map(id).collect(),
+            labels,
+        }
     };
     (0..rows).map(row).collect()
 }
@@ -80,50 +95,102 @@ fn ceiling() -> f64 {
         a.matmul(&a)?;
         Ok(2.0 * (n as f64).powi(3) / begun.elapsed().as_secs_f64())
     };
-    (0..12).filter_map(|_| product(2048).ok()).fold(0.0, f64::max)
+    (0..12)
+        .filter_map(|_| product(2048).ok())
+        .fold(0.0, f64::max)
 }
 
 /// Work of one step: linear layers forward and for the input's gradient, attention forward and backward,
 /// the head on predicted ids. Adapters are not counted.
 fn flops(config: &ModelConfig, tokens: f64, pairs: f64, labels: f64) -> f64 {
-    let linear: usize = Target::ALL.iter().map(|t| t.shape(config)).map(|(o, i)| o * i).sum();
+    let linear: usize = Target::ALL
+        .iter()
+        .map(|t| t.shape(config))
+        .map(|(o, i)| o * i)
+        .sum();
     let attention = 3.5 * 4.0 * pairs * config.query_width() as f64;
     let head = 4.0 * labels * (config.vocab * config.hidden) as f64;
     config.layers as f64 * (4.0 * tokens * linear as f64 + attention) + head
 }
 
 fn main() -> Result<()> {
-    let given: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let given: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|a| a.parse().ok())
+        .collect();
     let setting = |i: usize, default: usize| given.get(i).copied().unwrap_or(default);
-    let (prefix, rows, own, steps) = (setting(0, 400), setting(1, 16), setting(2, 100), setting(3, 3));
+    let (prefix, rows, own, steps) = (
+        setting(0, 400),
+        setting(1, 16),
+        setting(2, 100),
+        setting(3, 3),
+    );
     let config = smollm2();
     let mut model = model(&config)?;
-    let lora = LoraConfig { r: 16, alpha: 32.0, dropout: 0.0, targets: Target::ALL.to_vec(), seed: 1 };
+    let lora = LoraConfig {
+        r: 16,
+        alpha: 32.0,
+        dropout: 0.0,
+        targets: Target::ALL.to_vec(),
+        seed: 1,
+    };
     let examples = examples(prefix, rows, own);
     let ceiling = ceiling();
-    println!("ceiling: {:.0} GFLOP/s on {} threads", ceiling / 1e9, rayon::current_num_threads());
+    println!(
+        "ceiling: {:.0} GFLOP/s on {} threads",
+        ceiling / 1e9,
+        rayon::current_num_threads()
+    );
     for shared_prefix in [true, false] {
         let mut adapter = Adapter::new(&config, &lora)?;
-        let settings = TrainConfig { epochs: steps, batch: rows, shared_prefix, ..TrainConfig::default() };
+        let settings = TrainConfig {
+            epochs: steps,
+            batch: rows,
+            shared_prefix,
+            ..TrainConfig::default()
+        };
         let mut best = f64::INFINITY;
         let mut record = None;
         let mut sink = |event| match event {
-            TrainEvent::Step { record: step, seconds, .. } => {
+            TrainEvent::Step {
+                record: step,
+                seconds,
+                ..
+            } => {
                 best = best.min(seconds);
                 record = Some(step);
             }
-            TrainEvent::Started { activation_bytes, .. } => println!("activations: {} MiB", activation_bytes >> 20),
+            TrainEvent::Started {
+                activation_bytes, ..
+            } => println!("activations: {} MiB", activation_bytes >> 20),
             _ => {}
         };
-        train(&mut model, &mut adapter, &examples, &[], &settings, None, &mut sink, &AtomicBool::new(false))?;
+        train(
+            &mut model,
+            &mut adapter,
+            &examples,
+            &[],
+            &settings,
+            None,
+            &mut sink,
+            &AtomicBool::new(false),
+        )?;
         let record = record.expect("at least one step");
         let (p, n, r) = (prefix as f64, own as f64, rows as f64);
         let row_pairs = n * n / 2.0 + p * n;
-        let pairs = if shared_prefix { p * p / 2.0 + r * row_pairs } else { r * (p + n) * (p + n) / 2.0 };
+        let pairs = if shared_prefix {
+            p * p / 2.0 + r * row_pairs
+        } else {
+            r * (p + n) * (p + n) / 2.0
+        };
         let work = flops(&config, record.tokens as f64, pairs, record.labels as f64);
         println!(
             "{}: {} tokens, {} labels, {:.2} TFLOP, {best:.2} s, {:.0} GFLOP/s, {:.0} % of the ceiling, loss {:.4}",
-            if shared_prefix { "shared prefix" } else { "separate rows" },
+            if shared_prefix {
+                "shared prefix"
+            } else {
+                "separate rows"
+            },
             record.tokens,
             record.labels,
             work / 1e12,

@@ -60,7 +60,12 @@ impl<'m> Generator<'m> {
     }
 
     /// Up to `max_new` ids after each prompt, ending before the first id of `stop`.
-    pub fn generate(&self, prompts: &[Vec<u32>], max_new: usize, stop: &[u32]) -> Result<Vec<Vec<u32>>> {
+    pub fn generate(
+        &self,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        stop: &[u32],
+    ) -> Result<Vec<Vec<u32>>> {
         self.generate_each(prompts, max_new, stop, &mut |_, _| true)
     }
 
@@ -81,7 +86,15 @@ impl<'m> Generator<'m> {
         // The last id of a prompt must be read by the row itself: its hidden state predicts the answer.
         let starts: Vec<&[u32]> = prompts.iter().map(|p| &p[..p.len() - 1]).collect();
         for (prefix, members) in group_by_prefix(&starts) {
-            let mut batch = Batch { generator: self, prompts, rope: &rope, prefix, max_new, contexts: None, pool: Pool::default() };
+            let mut batch = Batch {
+                generator: self,
+                prompts,
+                rope: &rope,
+                prefix,
+                max_new,
+                contexts: None,
+                pool: Pool::default(),
+            };
             batch.read_prefix(&members);
             for members in batch.portions(&members) {
                 batch.answer(&members, stop, &mut |place, ids| {
@@ -100,7 +113,13 @@ impl<'m> Generator<'m> {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let config = self.model.config();
         let rope = RopeTable::new(config.head_dim, config.rope_theta, longest);
-        let pass = Pass { model: self.model, adapter: self.adapter, rope: &rope, rows: &rows, dropout: None };
+        let pass = Pass {
+            model: self.model,
+            adapter: self.adapter,
+            rope: &rope,
+            rows: &rows,
+            dropout: None,
+        };
         let mut pool = Pool::default();
         let ids: Vec<u32> = prompts.concat();
         let x = decoder::embed(self.model, ids.into_iter(), &mut pool);
@@ -111,7 +130,12 @@ impl<'m> Generator<'m> {
 
     fn check(&self, prompts: &[Vec<u32>]) -> Result<()> {
         let vocab = self.model.config().vocab;
-        let refuse = |what: String, mend: &str| Err(Error::Config { what, mend: mend.to_owned() });
+        let refuse = |what: String, mend: &str| {
+            Err(Error::Config {
+                what,
+                mend: mend.to_owned(),
+            })
+        };
         for (place, prompt) in prompts.iter().enumerate() {
             if prompt.is_empty() {
                 return refuse(format!("prompt {place} is empty"), "give at least one id");
@@ -143,7 +167,11 @@ impl Batch<'_> {
             return;
         }
         let ids = &self.prompts[members[0]][..self.prefix];
-        debug_assert!(members.iter().all(|m| common_prefix(ids, &self.prompts[*m]) == self.prefix));
+        debug_assert!(
+            members
+                .iter()
+                .all(|m| common_prefix(ids, &self.prompts[*m]) == self.prefix)
+        );
         let rows = Rows::new([self.prefix], 0);
         let pass = self.generator.pass(&rows, self.rope);
         let x = decoder::embed(self.generator.model, ids.iter().copied(), &mut self.pool);
@@ -171,7 +199,12 @@ impl Batch<'_> {
         portions
     }
 
-    fn answer(&mut self, members: &[usize], stop: &[u32], done: &mut dyn FnMut(usize, &[u32]) -> bool) -> Result<()> {
+    fn answer(
+        &mut self,
+        members: &[usize],
+        stop: &[u32],
+        done: &mut dyn FnMut(usize, &[u32]) -> bool,
+    ) -> Result<()> {
         if self.max_new == 0 {
             return Ok(());
         }
@@ -220,7 +253,12 @@ impl Batch<'_> {
             let projected = layer::project(&pass, index, &x, &mut self.pool);
             for (row, span) in rows.iter_mut().zip(spans.spans()) {
                 let capacity = span.len() + self.max_new;
-                row.caches.push(RowCache::new(&projected.qkv, span.clone(), model.config().query_width(), capacity));
+                row.caches.push(RowCache::new(
+                    &projected.qkv,
+                    span.clone(),
+                    model.config().query_width(),
+                    capacity,
+                ));
             }
             let mut attended = layer::attended(&pass, index, x.rows(), &mut self.pool);
             let context = self.contexts.as_ref().map(|c| &c[index]);
@@ -255,7 +293,13 @@ impl Batch<'_> {
                 .enumerate()
                 .map(|(i, row)| {
                     let own = row.caches[index].context(kv);
-                    Query { start: i, len: 1, first: own.len - 1, prefix, own }
+                    Query {
+                        start: i,
+                        len: 1,
+                        first: own.len - 1,
+                        prefix,
+                        own,
+                    }
                 })
                 .collect();
             let mut attended = layer::attended(&pass, index, x.rows(), &mut self.pool);
@@ -287,7 +331,13 @@ impl Batch<'_> {
 
 impl Generator<'_> {
     fn pass<'p>(&'p self, rows: &'p Rows, rope: &'p RopeTable) -> Pass<'p> {
-        Pass { model: self.model, adapter: self.adapter, rope, rows, dropout: None }
+        Pass {
+            model: self.model,
+            adapter: self.adapter,
+            rope,
+            rows,
+            dropout: None,
+        }
     }
 }
 
@@ -306,7 +356,12 @@ fn most_likely(logits: &[f32]) -> Option<u32> {
 }
 
 impl RowCache {
-    fn new(qkv: &Matrix, span: std::ops::Range<usize>, query_width: usize, capacity: usize) -> Self {
+    fn new(
+        qkv: &Matrix,
+        span: std::ops::Range<usize>,
+        query_width: usize,
+        capacity: usize,
+    ) -> Self {
         let len = span.len();
         let mut data = Vec::with_capacity(capacity * (qkv.cols() - query_width));
         for t in span {
@@ -321,7 +376,13 @@ impl RowCache {
     }
 
     fn context(&self, kv: usize) -> Context<'_> {
-        Context { data: &self.data, stride: 2 * kv, key: 0, value: kv, len: self.len }
+        Context {
+            data: &self.data,
+            stride: 2 * kv,
+            key: 0,
+            value: kv,
+            len: self.len,
+        }
     }
 }
 

@@ -8,7 +8,13 @@ use crate::ops::simd::tests::noise;
 
 fn adapted() -> (Model, Adapter) {
     let config = tiny_config();
-    let lora = LoraConfig { r: 4, alpha: 8.0, dropout: 0.0, targets: Target::ALL.to_vec(), seed: 5 };
+    let lora = LoraConfig {
+        r: 4,
+        alpha: 8.0,
+        dropout: 0.0,
+        targets: Target::ALL.to_vec(),
+        seed: 5,
+    };
     let mut adapter = Adapter::new(&config, &lora).unwrap();
     let values = noise(adapter.values().len(), 9);
     adapter.values_mut().copy_from_slice(&values);
@@ -48,17 +54,30 @@ fn cache_batch_and_prefix_give_what_full_forwards_give() {
     let together = generator.generate(&prompts, 12, &[]).unwrap();
     for (prompt, answer) in prompts.iter().zip(&together) {
         assert_eq!(*answer, slowly(&generator, prompt, 12));
-        assert_eq!(*answer, generator.generate(&[prompt.clone()], 12, &[]).unwrap()[0], "alone");
+        assert_eq!(
+            *answer,
+            generator.generate(&[prompt.clone()], 12, &[]).unwrap()[0],
+            "alone"
+        );
     }
 }
 
 #[test]
 fn the_adapter_matters_and_leaves_no_trace() {
     let (mut model, adapter) = adapted();
-    let base = Generator::new(&mut model, None).unwrap().next_logits(&prompts()).unwrap();
-    let tuned = Generator::new(&mut model, Some(&adapter)).unwrap().next_logits(&prompts()).unwrap();
+    let base = Generator::new(&mut model, None)
+        .unwrap()
+        .next_logits(&prompts())
+        .unwrap();
+    let tuned = Generator::new(&mut model, Some(&adapter))
+        .unwrap()
+        .next_logits(&prompts())
+        .unwrap();
     assert!(base != tuned);
-    let again = Generator::new(&mut model, None).unwrap().next_logits(&prompts()).unwrap();
+    let again = Generator::new(&mut model, None)
+        .unwrap()
+        .next_logits(&prompts())
+        .unwrap();
     for (a, b) in base.data().iter().zip(again.data()) {
         assert!((a - b).abs() < 1e-6);
     }
@@ -83,7 +102,10 @@ fn rows_end_before_a_stop_id_each_on_its_own() {
         assert_eq!(stopped[..], free[..end]);
     }
     heard.sort_unstable();
-    assert_eq!(heard.iter().map(|h| h.0).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(
+        heard.iter().map(|h| h.0).collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4]
+    );
     let cancelled = generator.generate_each(&prompts, 12, &[], &mut |_, _| false);
     assert!(matches!(cancelled, Err(Error::Cancelled)));
 }
@@ -94,5 +116,8 @@ fn bad_prompts_are_named() {
     let generator = Generator::new(&mut model, None).unwrap();
     let text = |p: Vec<Vec<u32>>| generator.generate(&p, 1, &[]).unwrap_err().to_string();
     assert_eq!(text(vec![vec![1], vec![]]), "prompt 1 is empty");
-    assert_eq!(text(vec![vec![61]]), "prompt 0 holds id `61`, and the model has 61");
+    assert_eq!(
+        text(vec![vec![61]]),
+        "prompt 0 holds id `61`, and the model has 61"
+    );
 }

@@ -28,7 +28,15 @@ pub enum Target {
 
 impl Target {
     /// Every linear layer, in the decoder's order.
-    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+    pub const ALL: [Self; 7] = [
+        Self::Q,
+        Self::K,
+        Self::V,
+        Self::O,
+        Self::Gate,
+        Self::Up,
+        Self::Down,
+    ];
 
     /// The layer's name in Hugging Face models, as PEFT's `target_modules` writes it.
     pub fn suffix(self) -> &'static str {
@@ -58,7 +66,9 @@ impl Target {
 
     /// The target with this [`Target::suffix`].
     pub fn from_suffix(suffix: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|target| target.suffix() == suffix)
+        Self::ALL
+            .into_iter()
+            .find(|target| target.suffix() == suffix)
     }
 
     /// `(out, in)` of the frozen weight.
@@ -119,13 +129,22 @@ impl LoraConfig {
             return refuse("lora rank is `0`".to_owned(), "use a rank from 4 to 64");
         }
         if self.targets.is_empty() {
-            return refuse("lora targets are empty".to_owned(), "name at least one linear layer, such as `q_proj`");
+            return refuse(
+                "lora targets are empty".to_owned(),
+                "name at least one linear layer, such as `q_proj`",
+            );
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return refuse(format!("lora dropout is `{}`", self.dropout), "use a share from 0 to below 1");
+            return refuse(
+                format!("lora dropout is `{}`", self.dropout),
+                "use a share from 0 to below 1",
+            );
         }
         if !self.alpha.is_finite() {
-            return refuse(format!("lora alpha is `{}`", self.alpha), "use a finite number");
+            return refuse(
+                format!("lora alpha is `{}`", self.alpha),
+                "use a finite number",
+            );
         }
         Ok(())
     }
@@ -187,16 +206,35 @@ impl Adapter {
         for layer in 0..model.layers {
             for site in Site::ALL {
                 // The A matrices of a site lie side by side: they are one matrix to the products.
-                let present: Vec<Target> = site.targets().iter().copied().filter(|t| config.targets.contains(t)).collect();
-                let downs: Vec<_> = present.iter().map(|t| reserve(config.r * t.shape(model).1)).collect();
+                let present: Vec<Target> = site
+                    .targets()
+                    .iter()
+                    .copied()
+                    .filter(|t| config.targets.contains(t))
+                    .collect();
+                let downs: Vec<_> = present
+                    .iter()
+                    .map(|t| reserve(config.r * t.shape(model).1))
+                    .collect();
                 for (target, a) in present.into_iter().zip(downs) {
                     let (outputs, inputs) = target.shape(model);
                     let b = reserve(config.r * outputs);
-                    slots.push(Slot { layer, target, a, b, inputs, outputs });
+                    slots.push(Slot {
+                        layer,
+                        target,
+                        a,
+                        b,
+                        inputs,
+                        outputs,
+                    });
                 }
             }
         }
-        Ok(Self { config, slots, values: vec![0.0; len] })
+        Ok(Self {
+            config,
+            slots,
+            values: vec![0.0; len],
+        })
     }
 
     /// How it was made.
@@ -221,9 +259,14 @@ impl Adapter {
 
     /// The pairs of one site of one layer.
     pub(crate) fn site(&self, layer: usize, site: Site) -> &[Slot] {
-        let from = self.slots.partition_point(|s| (s.layer, s.target) < (layer, site.targets()[0]));
+        let from = self
+            .slots
+            .partition_point(|s| (s.layer, s.target) < (layer, site.targets()[0]));
         let rest = &self.slots[from..];
-        let len = rest.iter().take_while(|s| s.layer == layer && site.targets().contains(&s.target)).count();
+        let len = rest
+            .iter()
+            .take_while(|s| s.layer == layer && site.targets().contains(&s.target))
+            .count();
         &rest[..len]
     }
 }
@@ -236,8 +279,19 @@ mod tests {
     #[test]
     fn sites_find_their_pairs_for_every_subset() {
         let model = tiny_config();
-        for targets in [Target::ALL.to_vec(), vec![Target::V, Target::Q], vec![Target::Up], vec![Target::Down, Target::K]] {
-            let config = LoraConfig { r: 4, alpha: 8.0, dropout: 0.0, targets: targets.clone(), seed: 1 };
+        for targets in [
+            Target::ALL.to_vec(),
+            vec![Target::V, Target::Q],
+            vec![Target::Up],
+            vec![Target::Down, Target::K],
+        ] {
+            let config = LoraConfig {
+                r: 4,
+                alpha: 8.0,
+                dropout: 0.0,
+                targets: targets.clone(),
+                seed: 1,
+            };
             let adapter = Adapter::new(&model, &config).unwrap();
             assert_eq!(adapter.slots().len(), model.layers * targets.len());
             let mut covered = 0;
@@ -257,7 +311,13 @@ mod tests {
     #[test]
     fn a_fresh_pair_is_uniform_and_silent_and_its_seed_is_its_own() {
         let model = tiny_config();
-        let config = LoraConfig { r: 8, alpha: 8.0, dropout: 0.0, targets: Target::ALL.to_vec(), seed: 3 };
+        let config = LoraConfig {
+            r: 8,
+            alpha: 8.0,
+            dropout: 0.0,
+            targets: Target::ALL.to_vec(),
+            seed: 3,
+        };
         let all = Adapter::new(&model, &config).unwrap();
         for slot in all.slots() {
             let bound = 1.0 / (slot.inputs as f32).sqrt();
@@ -266,11 +326,27 @@ mod tests {
             assert!(largest <= bound && largest > 0.9 * bound);
             assert!(all.values()[slot.b.clone()].iter().all(|v| *v == 0.0));
         }
-        let only_v = Adapter::new(&model, &LoraConfig { targets: vec![Target::V], ..config }).unwrap();
+        let only_v = Adapter::new(
+            &model,
+            &LoraConfig {
+                targets: vec![Target::V],
+                ..config
+            },
+        )
+        .unwrap();
         let v = |adapter: &Adapter| {
-            let slot = adapter.slots().iter().find(|s| s.layer == 1 && s.target == Target::V).unwrap().clone();
+            let slot = adapter
+                .slots()
+                .iter()
+                .find(|s| s.layer == 1 && s.target == Target::V)
+                .unwrap()
+                .clone();
             adapter.values()[slot.a].to_vec()
         };
-        assert_eq!(v(&all), v(&only_v), "other targets do not shift a pair's values");
+        assert_eq!(
+            v(&all),
+            v(&only_v),
+            "other targets do not shift a pair's values"
+        );
     }
 }

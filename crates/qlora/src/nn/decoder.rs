@@ -3,7 +3,7 @@
 //! The prefix reaches the loss only through its keys and values. So its top layer stops after the
 //! projections, and its backward starts from the gradients that all rows sent to those keys and values.
 
-use super::layer::{self, KeyFlow, Kept, Projected};
+use super::layer::{self, Kept, KeyFlow, Projected};
 use super::model::Model;
 use super::pass::Pass;
 use super::pool::Pool;
@@ -37,10 +37,15 @@ pub(crate) struct PrefixTape {
 }
 
 /// Embeds ids, one row per token.
-pub(crate) fn embed(model: &Model, ids: impl ExactSizeIterator<Item = u32>, pool: &mut Pool) -> Matrix {
+pub(crate) fn embed(
+    model: &Model,
+    ids: impl ExactSizeIterator<Item = u32>,
+    pool: &mut Pool,
+) -> Matrix {
     let mut x = pool.take(ids.len(), model.config().hidden);
     for (t, id) in ids.enumerate() {
-        x.row_mut(t).copy_from_slice(model.embedding.row(id as usize));
+        x.row_mut(t)
+            .copy_from_slice(model.embedding.row(id as usize));
     }
     x
 }
@@ -109,7 +114,13 @@ pub(crate) fn backward(
 }
 
 impl LayerTape {
-    fn whole(self, pass: &Pass<'_>, layer: usize, context: Option<&Matrix>, pool: &mut Pool) -> Kept {
+    fn whole(
+        self,
+        pass: &Pass<'_>,
+        layer: usize,
+        context: Option<&Matrix>,
+        pool: &mut Pool,
+    ) -> Kept {
         match self {
             Self::Everything(kept) => *kept,
             Self::Input(x) => layer::again(pass, layer, x, context, pool),
@@ -118,7 +129,12 @@ impl LayerTape {
 }
 
 /// The keys and values of a prefix, per layer.
-pub(crate) fn forward_prefix(pass: &Pass<'_>, mut x: Matrix, keep: Keep, pool: &mut Pool) -> (PrefixTape, Vec<Matrix>) {
+pub(crate) fn forward_prefix(
+    pass: &Pass<'_>,
+    mut x: Matrix,
+    keep: Keep,
+    pool: &mut Pool,
+) -> (PrefixTape, Vec<Matrix>) {
     let mut tape = Tape { layers: Vec::new() };
     let mut contexts = Vec::new();
     let top = pass.model.layers.len() - 1;
@@ -128,7 +144,10 @@ pub(crate) fn forward_prefix(pass: &Pass<'_>, mut x: Matrix, keep: Keep, pool: &
         contexts.push(keys_values);
     }
     let projected = layer::project(pass, top, &x, pool);
-    contexts.push(layer::keys_values(&projected.qkv, pass.model.config().query_width()));
+    contexts.push(layer::keys_values(
+        &projected.qkv,
+        pass.model.config().query_width(),
+    ));
     let top = if keep == Keep::Nothing {
         projected.give_back(pool);
         pool.give(x);
@@ -148,10 +167,22 @@ pub(crate) fn backward_prefix(
     pool: &mut Pool,
 ) {
     let top = pass.model.layers.len() - 1;
-    let (x, projected) = tape.top.expect("a prefix that is trained has kept its top layer");
+    let (x, projected) = tape
+        .top
+        .expect("a prefix that is trained has kept its top layer");
     let mut dx = pool.zeros(x.rows(), x.cols());
     let dqkv = pool.zeros(projected.qkv.rows(), projected.qkv.cols());
-    layer::project_backward(pass, top, &x, projected, dqkv, Some(&context_grads[top]), &mut dx, grads, pool);
+    layer::project_backward(
+        pass,
+        top,
+        &x,
+        projected,
+        dqkv,
+        Some(&context_grads[top]),
+        &mut dx,
+        grads,
+        pool,
+    );
     pool.give(x);
     for (layer, kept) in tape.tape.layers.into_iter().enumerate().rev() {
         let kept = kept.whole(pass, layer, None, pool);

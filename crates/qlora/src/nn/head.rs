@@ -48,7 +48,12 @@ fn chunk_rows(model: &Model) -> usize {
 pub(crate) fn logits(model: &Model, x: &Matrix, tokens: &[usize], pool: &mut Pool) -> Matrix {
     let rows = gather(x, tokens.iter().copied(), pool);
     let mut normed = pool.take(rows.rows(), rows.cols());
-    rmsnorm::forward(&rows, &model.final_norm, model.config().rms_eps, &mut normed);
+    rmsnorm::forward(
+        &rows,
+        &model.final_norm,
+        model.config().rms_eps,
+        &mut normed,
+    );
     let mut logits = pool.take(tokens.len(), model.config().vocab);
     logits_of(model, &normed, 0, &mut logits);
     pool.give(rows);
@@ -57,7 +62,12 @@ pub(crate) fn logits(model: &Model, x: &Matrix, tokens: &[usize], pool: &mut Poo
 }
 
 /// Each prediction's loss.
-pub(crate) fn losses(model: &Model, x: &Matrix, predicts: &[Predicts], pool: &mut Pool) -> Vec<f64> {
+pub(crate) fn losses(
+    model: &Model,
+    x: &Matrix,
+    predicts: &[Predicts],
+    pool: &mut Pool,
+) -> Vec<f64> {
     let mut losses = Vec::with_capacity(predicts.len());
     for chunk in predicts.chunks(chunk_rows(model)) {
         let tokens: Vec<usize> = chunk.iter().map(|p| p.token).collect();
@@ -80,7 +90,12 @@ pub(crate) fn losses_and_gradient(
     let (hidden, vocab) = (x.cols(), model.config().vocab);
     let rows = gather(x, predicts.iter().map(|p| p.token), pool);
     let mut normed = pool.take(rows.rows(), hidden);
-    let inv = rmsnorm::forward(&rows, &model.final_norm, model.config().rms_eps, &mut normed);
+    let inv = rmsnorm::forward(
+        &rows,
+        &model.final_norm,
+        model.config().rms_eps,
+        &mut normed,
+    );
     let mut d_normed = pool.take(rows.rows(), hidden);
     let mut losses = Vec::with_capacity(predicts.len());
     for (index, chunk) in predicts.chunks(chunk_rows(model)).enumerate() {
@@ -88,9 +103,18 @@ pub(crate) fn losses_and_gradient(
         let targets: Vec<u32> = chunk.iter().map(|p| p.target).collect();
         let mut logits = pool.take(chunk.len(), vocab);
         logits_of(model, &normed, from, &mut logits);
-        losses.extend(cross_entropy::forward_backward(&mut logits, &targets, weight));
+        losses.extend(cross_entropy::forward_backward(
+            &mut logits,
+            &targets,
+            weight,
+        ));
         gemm(
-            ViewMut::new(&mut d_normed.data_mut()[from * hidden..], chunk.len(), hidden, hidden),
+            ViewMut::new(
+                &mut d_normed.data_mut()[from * hidden..],
+                chunk.len(),
+                hidden,
+                hidden,
+            ),
             Write::Set,
             View::new(logits.data(), chunk.len(), vocab, vocab),
             View::new(model.head().data(), vocab, hidden, hidden),

@@ -43,14 +43,24 @@ pub(crate) struct Kept {
 /// Values kept per token and layer, for planning memory.
 pub(crate) fn kept_values(config: &crate::config::ModelConfig, r: usize) -> usize {
     let (q, kv) = (config.query_width(), config.kv_width());
-    3 * config.hidden + (config.hidden + 5 * r) + (q + 2 * kv) + (q + r) + config.heads + 2 * config.intermediate
+    3 * config.hidden
+        + (config.hidden + 5 * r)
+        + (q + 2 * kv)
+        + (q + r)
+        + config.heads
+        + 2 * config.intermediate
 }
 
 pub(crate) fn project(pass: &Pass<'_>, layer: usize, x: &Matrix, pool: &mut Pool) -> Projected {
     let (model, config) = (pass.model, pass.model.config());
     let site = pass.site(layer, Site::Qkv);
     let mut normed = pool.take(x.rows(), site.width());
-    let inv = rmsnorm::forward(x, &model.layers[layer].attention_norm, config.rms_eps, &mut normed);
+    let inv = rmsnorm::forward(
+        x,
+        &model.layers[layer].attention_norm,
+        config.rms_eps,
+        &mut normed,
+    );
     site.down(&mut normed, pool);
     let mut qkv = pool.take(x.rows(), site.linear.outputs());
     site.forward(&normed, &mut qkv, Write::Set);
@@ -60,7 +70,8 @@ pub(crate) fn project(pass: &Pass<'_>, layer: usize, x: &Matrix, pool: &mut Pool
         }
     }
     let turned = config.heads + config.kv_heads;
-    pass.rope.rotate(&mut qkv, turned, pass.rows.positions(), Turn::Forward);
+    pass.rope
+        .rotate(&mut qkv, turned, pass.rows.positions(), Turn::Forward);
     Projected { inv, normed, qkv }
 }
 
@@ -69,7 +80,13 @@ pub(crate) fn attended(pass: &Pass<'_>, layer: usize, rows: usize, pool: &mut Po
     pool.take(rows, pass.site(layer, Site::Output).width())
 }
 
-fn finish(pass: &Pass<'_>, layer: usize, x: &Matrix, attended: &mut Matrix, pool: &mut Pool) -> Finished {
+fn finish(
+    pass: &Pass<'_>,
+    layer: usize,
+    x: &Matrix,
+    attended: &mut Matrix,
+    pool: &mut Pool,
+) -> Finished {
     let output = pass.site(layer, Site::Output);
     output.down(attended, pool);
     let mut middle = pool.copy(x);
@@ -81,7 +98,12 @@ fn finish(pass: &Pass<'_>, layer: usize, x: &Matrix, attended: &mut Matrix, pool
     site.down(&mut normed, pool);
     let mut gate_up = pool.take(x.rows(), site.linear.outputs());
     site.forward(&normed, &mut gate_up, Write::Set);
-    Finished { middle, inv, normed, gate_up }
+    Finished {
+        middle,
+        inv,
+        normed,
+        gate_up,
+    }
 }
 
 /// The gated activation with its adapter columns: the input of the down projection.
@@ -97,7 +119,8 @@ fn activation(pass: &Pass<'_>, layer: usize, gate_up: &Matrix, pool: &mut Pool) 
 fn close(pass: &Pass<'_>, layer: usize, finished: &Finished, pool: &mut Pool) -> Matrix {
     let active = activation(pass, layer, &finished.gate_up, pool);
     let mut y = pool.copy(&finished.middle);
-    pass.site(layer, Site::Down).forward(&active, &mut y, Write::Add);
+    pass.site(layer, Site::Down)
+        .forward(&active, &mut y, Write::Add);
     pool.give(active);
     y
 }
@@ -119,13 +142,25 @@ pub(crate) fn finish_and_close(
 }
 
 /// All of a layer but its last product.
-fn keep(pass: &Pass<'_>, layer: usize, x: Matrix, context: Option<&Matrix>, pool: &mut Pool) -> Kept {
+fn keep(
+    pass: &Pass<'_>,
+    layer: usize,
+    x: Matrix,
+    context: Option<&Matrix>,
+    pool: &mut Pool,
+) -> Kept {
     let projected = project(pass, layer, &x, pool);
     let mut attended = attended(pass, layer, x.rows(), pool);
     let rows = pass.queries(&projected.qkv, context);
     let lse = attention::forward(pass.model.heads(), &projected.qkv, &rows, &mut attended);
     let finished = finish(pass, layer, &x, &mut attended, pool);
-    Kept { x, projected, attended, lse, finished }
+    Kept {
+        x,
+        projected,
+        attended,
+        lse,
+        finished,
+    }
 }
 
 /// The layer's output, and what its backward needs.
@@ -142,7 +177,13 @@ pub(crate) fn forward(
 }
 
 /// Builds [`Kept`] again from the layer's input: the same shapes, so the same bits.
-pub(crate) fn again(pass: &Pass<'_>, layer: usize, x: Matrix, context: Option<&Matrix>, pool: &mut Pool) -> Kept {
+pub(crate) fn again(
+    pass: &Pass<'_>,
+    layer: usize,
+    x: Matrix,
+    context: Option<&Matrix>,
+    pool: &mut Pool,
+) -> Kept {
     keep(pass, layer, x, context, pool)
 }
 
@@ -168,17 +209,46 @@ pub(crate) fn backward(
     grads: &mut [f32],
     pool: &mut Pool,
 ) {
-    let Kept { x, projected, attended, lse, finished } = kept;
+    let Kept {
+        x,
+        projected,
+        attended,
+        lse,
+        finished,
+    } = kept;
     let finished = mlp_backward(pass, layer, finished, dy, grads, pool);
     finished.give_back(pool);
-    let d_attended = pass.site(layer, Site::Output).backward(&attended, dy, grads, true, pool);
+    let d_attended = pass
+        .site(layer, Site::Output)
+        .backward(&attended, dy, grads, true, pool);
     let mut dqkv = pool.take(projected.qkv.rows(), projected.qkv.cols());
     let rows = pass.queries(&projected.qkv, flow.context);
-    let given = attention::Kept { qkv: &projected.qkv, out: &attended, lse: &lse, out_grad: &d_attended };
-    attention::backward(pass.model.heads(), &given, &rows, &mut dqkv, flow.context_grad);
+    let given = attention::Kept {
+        qkv: &projected.qkv,
+        out: &attended,
+        lse: &lse,
+        out_grad: &d_attended,
+    };
+    attention::backward(
+        pass.model.heads(),
+        &given,
+        &rows,
+        &mut dqkv,
+        flow.context_grad,
+    );
     pool.give(d_attended);
     pool.give(attended);
-    project_backward(pass, layer, &x, projected, dqkv, flow.received, dy, grads, pool);
+    project_backward(
+        pass,
+        layer,
+        &x,
+        projected,
+        dqkv,
+        flow.received,
+        dy,
+        grads,
+        pool,
+    );
     pool.give(x);
 }
 
@@ -191,11 +261,19 @@ fn mlp_backward(
     pool: &mut Pool,
 ) -> Finished {
     let active = activation(pass, layer, &finished.gate_up, pool);
-    let d_active = pass.site(layer, Site::Down).backward(&active, dy, grads, true, pool);
+    let d_active = pass
+        .site(layer, Site::Down)
+        .backward(&active, dy, grads, true, pool);
     pool.give(active);
     swiglu::backward(&d_active, &mut finished.gate_up);
     pool.give(d_active);
-    let d_normed = pass.site(layer, Site::GateUp).backward(&finished.normed, &finished.gate_up, grads, true, pool);
+    let d_normed = pass.site(layer, Site::GateUp).backward(
+        &finished.normed,
+        &finished.gate_up,
+        grads,
+        true,
+        pool,
+    );
     let weight = &pass.model.layers[layer].mlp_norm;
     rmsnorm::backward(&d_normed, &finished.middle, weight, &finished.inv, dy);
     pool.give(d_normed);
@@ -217,13 +295,19 @@ pub(crate) fn project_backward(
     let config = pass.model.config();
     if let Some(received) = received {
         for t in 0..dqkv.rows() {
-            add(&mut dqkv.row_mut(t)[config.query_width()..], received.row(t));
+            add(
+                &mut dqkv.row_mut(t)[config.query_width()..],
+                received.row(t),
+            );
         }
     }
     let turned = config.heads + config.kv_heads;
-    pass.rope.rotate(&mut dqkv, turned, pass.rows.positions(), Turn::Back);
+    pass.rope
+        .rotate(&mut dqkv, turned, pass.rows.positions(), Turn::Back);
     let want_input = layer > 0;
-    let d_normed = pass.site(layer, Site::Qkv).backward(&projected.normed, &dqkv, grads, want_input, pool);
+    let d_normed =
+        pass.site(layer, Site::Qkv)
+            .backward(&projected.normed, &dqkv, grads, want_input, pool);
     if want_input {
         let weight = &pass.model.layers[layer].attention_norm;
         rmsnorm::backward(&d_normed, x, weight, &projected.inv, dx);

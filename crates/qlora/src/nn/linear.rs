@@ -34,7 +34,12 @@ impl Linear {
             assert_eq!(part.cols(), inputs, "stacked weights read one input");
             values.extend_from_slice(part.data());
         }
-        Self { values, outputs, inputs, extra: 0 }
+        Self {
+            values,
+            outputs,
+            inputs,
+            extra: 0,
+        }
     }
 
     pub(crate) fn outputs(&self) -> usize {
@@ -94,7 +99,12 @@ pub(crate) struct SiteAdapter<'a> {
 
 impl<'a> SiteAdapter<'a> {
     /// The pairs of `site`, or nothing if it has none. `widths` gives the outputs of each target.
-    pub(crate) fn of(adapter: &'a Adapter, layer: usize, site: Site, width: impl Fn(usize) -> usize) -> Option<Self> {
+    pub(crate) fn of(
+        adapter: &'a Adapter,
+        layer: usize,
+        site: Site,
+        width: impl Fn(usize) -> usize,
+    ) -> Option<Self> {
         let slots: &[Slot] = adapter.site(layer, site);
         let r = adapter.config().r;
         let a_at = slots.first()?.a.start..slots.last()?.a.end;
@@ -113,7 +123,12 @@ impl<'a> SiteAdapter<'a> {
             }
             row += width(index);
         }
-        Some(Self { a: &values[a_at.clone()], a_at, pairs, scale: adapter.config().scale() })
+        Some(Self {
+            a: &values[a_at.clone()],
+            a_at,
+            pairs,
+            scale: adapter.config().scale(),
+        })
     }
 
     /// Adapter columns of the site.
@@ -156,7 +171,11 @@ impl SiteCall<'_> {
             adapter.scale,
             Threads::All,
         );
-        for (row, u) in x.data_mut().chunks_exact_mut(stride).zip(u.data().chunks_exact(extra)) {
+        for (row, u) in x
+            .data_mut()
+            .chunks_exact_mut(stride)
+            .zip(u.data().chunks_exact(extra))
+        {
             row[inputs..].copy_from_slice(u);
         }
         pool.give(u);
@@ -185,7 +204,14 @@ impl SiteCall<'_> {
 
     /// Adds the pairs' gradients to `grads` (laid out as the adapter) and gives the input's gradient in
     /// the first columns of a matrix; without `want_input` that part is left unspecified.
-    pub(crate) fn backward(&self, x: &Matrix, dy: &Matrix, grads: &mut [f32], want_input: bool, pool: &mut Pool) -> Matrix {
+    pub(crate) fn backward(
+        &self,
+        x: &Matrix,
+        dy: &Matrix,
+        grads: &mut [f32],
+        want_input: bool,
+        pool: &mut Pool,
+    ) -> Matrix {
         let (rows, inputs, width) = (x.rows(), self.linear.inputs, self.width());
         let mut dx = pool.take(rows, width);
         // Below the lowest adapter nobody asks for the input's gradient: only the adapter columns are computed.
@@ -194,7 +220,12 @@ impl SiteCall<'_> {
             ViewMut::new(&mut dx.data_mut()[from..], rows, width - from, width),
             Write::Set,
             View::new(dy.data(), rows, self.linear.outputs, dy.cols()),
-            View::new(&self.linear.values[from..], self.linear.outputs, width - from, self.linear.stride()),
+            View::new(
+                &self.linear.values[from..],
+                self.linear.outputs,
+                width - from,
+                self.linear.stride(),
+            ),
             1.0,
             Threads::All,
         );
@@ -214,9 +245,14 @@ impl SiteCall<'_> {
         want_input: bool,
         pool: &mut Pool,
     ) {
-        let (rows, inputs, extra, width) = (x.rows(), self.linear.inputs, self.extra(), self.width());
+        let (rows, inputs, extra, width) =
+            (x.rows(), self.linear.inputs, self.extra(), self.width());
         let mut du = pool.take(rows, extra);
-        for (du, dx) in du.data_mut().chunks_exact_mut(extra).zip(dx.data().chunks_exact(width)) {
+        for (du, dx) in du
+            .data_mut()
+            .chunks_exact_mut(extra)
+            .zip(dx.data().chunks_exact(width))
+        {
             du.copy_from_slice(&dx[inputs..]);
         }
         let dropped = self.dropped(x, pool);
@@ -248,8 +284,15 @@ impl SiteCall<'_> {
     }
 
     /// `dx += scale * drop'(du . A)`.
-    fn input_backward(&self, adapter: &SiteAdapter<'_>, du: &Matrix, dx: &mut Matrix, pool: &mut Pool) {
-        let (rows, inputs, extra, width) = (du.rows(), self.linear.inputs, self.extra(), self.width());
+    fn input_backward(
+        &self,
+        adapter: &SiteAdapter<'_>,
+        du: &Matrix,
+        dx: &mut Matrix,
+        pool: &mut Pool,
+    ) {
+        let (rows, inputs, extra, width) =
+            (du.rows(), self.linear.inputs, self.extra(), self.width());
         let a = View::new(adapter.a, extra, inputs, inputs);
         let du = View::new(du.data(), rows, extra, extra);
         let Some(dropout) = self.dropout else {
@@ -262,7 +305,11 @@ impl SiteCall<'_> {
         gemm(into, Write::Set, du, a, adapter.scale, Threads::All);
         let mut masked = pool.take(rows, inputs);
         dropout.apply(&through, inputs, self.place, &mut masked);
-        for (dx, masked) in dx.data_mut().chunks_exact_mut(width).zip(masked.data().chunks_exact(inputs)) {
+        for (dx, masked) in dx
+            .data_mut()
+            .chunks_exact_mut(width)
+            .zip(masked.data().chunks_exact(inputs))
+        {
             add(&mut dx[..inputs], masked);
         }
         pool.give(through);

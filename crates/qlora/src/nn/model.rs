@@ -81,12 +81,16 @@ impl Model {
             };
             let (qkv, output) = (stack(Site::Qkv)?, stack(Site::Output)?);
             let (gate_up, down) = (stack(Site::GateUp)?, stack(Site::Down)?);
-            let mut vector = |name: &str, len: usize| vector(&mut tensor, &format!("{prefix}.{name}"), len);
+            let mut vector =
+                |name: &str, len: usize| vector(&mut tensor, &format!("{prefix}.{name}"), len);
             let mut qkv_bias = None;
             if config.qkv_bias {
                 let mut bias = Vec::new();
                 for target in Site::Qkv.targets() {
-                    bias.extend(vector(&format!("{}.bias", target.path()), target.shape(config).0)?);
+                    bias.extend(vector(
+                        &format!("{}.bias", target.path()),
+                        target.shape(config).0,
+                    )?);
                 }
                 qkv_bias = Some(bias);
             }
@@ -101,14 +105,24 @@ impl Model {
             });
         }
         let table = (config.vocab, config.hidden);
-        let embedding = shaped("model.embed_tokens.weight", tensor("model.embed_tokens.weight")?, table)?;
+        let embedding = shaped(
+            "model.embed_tokens.weight",
+            tensor("model.embed_tokens.weight")?,
+            table,
+        )?;
         let head = if config.tie_embeddings {
             None
         } else {
             Some(shaped("lm_head.weight", tensor("lm_head.weight")?, table)?)
         };
         let final_norm = vector(&mut tensor, "model.norm.weight", config.hidden)?;
-        Ok(Self { config: config.clone(), embedding, head, final_norm, layers })
+        Ok(Self {
+            config: config.clone(),
+            embedding,
+            head,
+            final_norm,
+            layers,
+        })
     }
 
     /// The shape of the decoder.
@@ -131,8 +145,15 @@ impl Model {
     }
 
     /// The adapter's part at one site, if it has one there.
-    pub(crate) fn site_adapter<'a>(&self, adapter: &'a Adapter, layer: usize, site: Site) -> Option<SiteAdapter<'a>> {
-        SiteAdapter::of(adapter, layer, site, |i| site.targets()[i].shape(&self.config).0)
+    pub(crate) fn site_adapter<'a>(
+        &self,
+        adapter: &'a Adapter,
+        layer: usize,
+        site: Site,
+    ) -> Option<SiteAdapter<'a>> {
+        SiteAdapter::of(adapter, layer, site, |i| {
+            site.targets()[i].shape(&self.config).0
+        })
     }
 
     /// Copies the adapter's B beside the frozen weights. Must be called again whenever its values change.
@@ -142,7 +163,11 @@ impl Model {
         });
         if !fits {
             let (hidden, layers) = (self.config.hidden, self.config.layers);
-            return Err(Error::shape("the adapter", format!("one for {layers} layers of width {hidden}"), "another"));
+            return Err(Error::shape(
+                "the adapter",
+                format!("one for {layers} layers of width {hidden}"),
+                "another",
+            ));
         }
         for layer in 0..self.layers.len() {
             for site in Site::ALL {
@@ -162,9 +187,15 @@ impl Model {
 
 /// Bytes of f32 weights that a model of this shape takes once decoded.
 pub fn decoded_bytes(config: &ModelConfig) -> u64 {
-    let linear: usize = Target::ALL.iter().map(|t| t.shape(config)).map(|(o, i)| o * i).sum();
+    let linear: usize = Target::ALL
+        .iter()
+        .map(|t| t.shape(config))
+        .map(|(o, i)| o * i)
+        .sum();
     let tables = if config.tie_embeddings { 1 } else { 2 };
-    let values = config.layers * (linear + 2 * config.hidden) + tables * config.vocab * config.hidden + config.hidden;
+    let values = config.layers * (linear + 2 * config.hidden)
+        + tables * config.vocab * config.hidden
+        + config.hidden;
     4 * values as u64
 }
 
@@ -173,10 +204,18 @@ fn shaped(name: &str, weight: Matrix, shape: (usize, usize)) -> Result<Matrix> {
         return Ok(weight);
     }
     let found = format!("{} x {}", weight.rows(), weight.cols());
-    Err(Error::shape(format!("`{name}`"), format!("{} x {}", shape.0, shape.1), found))
+    Err(Error::shape(
+        format!("`{name}`"),
+        format!("{} x {}", shape.0, shape.1),
+        found,
+    ))
 }
 
-fn vector(tensor: &mut impl FnMut(&str) -> Result<Matrix>, name: &str, len: usize) -> Result<Vec<f32>> {
+fn vector(
+    tensor: &mut impl FnMut(&str) -> Result<Matrix>,
+    name: &str,
+    len: usize,
+) -> Result<Vec<f32>> {
     let values = tensor(name)?.into_data();
     if values.len() == len {
         return Ok(values);

@@ -59,7 +59,9 @@ pub(crate) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     pub(crate) fn site(&self, layer: usize, site: Site) -> SiteCall<'a> {
-        let adapter = self.adapter.and_then(|a| self.model.site_adapter(a, layer, site));
+        let adapter = self
+            .adapter
+            .and_then(|a| self.model.site_adapter(a, layer, site));
         SiteCall {
             linear: self.model.layers[layer].linear(site),
             dropout: self.dropout.filter(|_| adapter.is_some()),
@@ -69,7 +71,11 @@ impl<'a> Pass<'a> {
     }
 
     /// Every row against its own keys in `qkv` and those of the prefix (`context`: keys, then values).
-    pub(crate) fn queries<'q>(&self, qkv: &'q Matrix, context: Option<&'q Matrix>) -> Vec<Query<'q>> {
+    pub(crate) fn queries<'q>(
+        &self,
+        qkv: &'q Matrix,
+        context: Option<&'q Matrix>,
+    ) -> Vec<Query<'q>> {
         let config = self.model.config();
         let (query, kv) = (config.query_width(), config.kv_width());
         let prefix = context.map(|c| whole(c, kv));

@@ -87,7 +87,8 @@ pub(crate) fn forward(heads: Heads, qkv: &Matrix, rows: &[Query<'_>], out: &mut 
         .iter()
         .flat_map(|row| {
             let blocks = row.len.div_ceil(QUERIES);
-            (0..heads.kv_heads).flat_map(move |group| (0..blocks).map(move |index| (row, group, index)))
+            (0..heads.kv_heads)
+                .flat_map(move |group| (0..blocks).map(move |index| (row, group, index)))
         })
         .collect();
     let done: Vec<(Vec<f32>, Vec<f32>)> = tasks
@@ -143,9 +144,13 @@ pub(crate) fn backward(
     let tasks: Vec<(&Query<'_>, usize, usize)> = rows
         .iter()
         .flat_map(|row| {
-            assert!(row.first == 0 && row.own.len == row.len, "the backward needs whole rows");
+            assert!(
+                row.first == 0 && row.own.len == row.len,
+                "the backward needs whole rows"
+            );
             let parts = parts(row);
-            (0..heads.kv_heads).flat_map(move |group| (0..parts).map(move |part| (row, group, part)))
+            (0..heads.kv_heads)
+                .flat_map(move |group| (0..parts).map(move |part| (row, group, part)))
         })
         .collect();
     let given = Given {
@@ -174,11 +179,29 @@ pub(crate) fn backward(
             scatter(&block(heads, row, *group, index), values, dqkv);
         }
         let (key, value) = (heads.query_width(), heads.query_width() + heads.kv_width());
-        add_columns(dqkv, row.start, key + group * heads.dim, heads.dim, &grads.own_key);
-        add_columns(dqkv, row.start, value + group * heads.dim, heads.dim, &grads.own_value);
+        add_columns(
+            dqkv,
+            row.start,
+            key + group * heads.dim,
+            heads.dim,
+            &grads.own_key,
+        );
+        add_columns(
+            dqkv,
+            row.start,
+            value + group * heads.dim,
+            heads.dim,
+            &grads.own_value,
+        );
         if let Some(prefix) = prefix_grad.as_deref_mut() {
             add_columns(prefix, 0, group * heads.dim, heads.dim, &grads.prefix_key);
-            add_columns(prefix, 0, heads.kv_width() + group * heads.dim, heads.dim, &grads.prefix_value);
+            add_columns(
+                prefix,
+                0,
+                heads.kv_width() + group * heads.dim,
+                heads.dim,
+                &grads.prefix_value,
+            );
         }
     }
 }

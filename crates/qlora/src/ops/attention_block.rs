@@ -6,7 +6,7 @@
 
 use super::attention::{Context, Heads, Query};
 use super::gemm::{Threads, View, ViewMut, Write, gemm};
-use super::simd::{dot, exp, max, exp_shifted_sum, scale, vectorized};
+use super::simd::{dot, exp, exp_shifted_sum, max, scale, vectorized};
 use crate::tensor::Matrix;
 
 /// Queries per block and head: small enough that the scores of a group stay in the second-level cache.
@@ -78,7 +78,10 @@ impl Block<'_> {
     /// Columns of the scores that stacked row `i` may see: causal, and within the window.
     fn visible(&self, i: usize) -> (usize, usize) {
         let position = self.prefix_len() + self.row.first + self.from + i % self.queries();
-        let low = self.heads.window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let low = self
+            .heads
+            .window
+            .map_or(0, |w| (position + 1).saturating_sub(w));
         (low, position + 1)
     }
 
@@ -98,26 +101,66 @@ impl Block<'_> {
     fn against(&self, stacked: &[f32], pick: impl Fn(&Context<'_>) -> usize, into: &mut Vec<f32>) {
         let (m, dim, width) = (self.stacked(), self.heads.dim, self.width());
         into.resize(m * width, 0.0);
-        let parts = [(self.row.prefix, self.prefix_len(), 0), (Some(self.row.own), self.own_keys(), self.prefix_len())];
+        let parts = [
+            (self.row.prefix, self.prefix_len(), 0),
+            (Some(self.row.own), self.own_keys(), self.prefix_len()),
+        ];
         for (context, keys, at) in parts {
-            let Some(context) = context.filter(|_| keys > 0) else { continue };
-            let source = View::new(&context.data[pick(&context) + self.group * dim..], keys, dim, context.stride);
+            let Some(context) = context.filter(|_| keys > 0) else {
+                continue;
+            };
+            let source = View::new(
+                &context.data[pick(&context) + self.group * dim..],
+                keys,
+                dim,
+                context.stride,
+            );
             let dst = ViewMut::new(&mut into[at..], m, keys, width);
-            gemm(dst, Write::Set, View::new(stacked, m, dim, dim), source.t(), 1.0, Threads::One);
+            gemm(
+                dst,
+                Write::Set,
+                View::new(stacked, m, dim, dim),
+                source.t(),
+                1.0,
+                Threads::One,
+            );
         }
     }
 
     /// `into = weights . context`, the sum over all keys.
-    fn combine(&self, weights: &[f32], pick: impl Fn(&Context<'_>) -> usize, factor: f32, into: &mut Vec<f32>) {
+    fn combine(
+        &self,
+        weights: &[f32],
+        pick: impl Fn(&Context<'_>) -> usize,
+        factor: f32,
+        into: &mut Vec<f32>,
+    ) {
         let (m, dim, width) = (self.stacked(), self.heads.dim, self.width());
         into.resize(m * dim, 0.0);
-        let parts = [(self.row.prefix, self.prefix_len(), 0), (Some(self.row.own), self.own_keys(), self.prefix_len())];
+        let parts = [
+            (self.row.prefix, self.prefix_len(), 0),
+            (Some(self.row.own), self.own_keys(), self.prefix_len()),
+        ];
         let mut write = Write::Set;
         for (context, keys, at) in parts {
-            let Some(context) = context.filter(|_| keys > 0) else { continue };
-            let source = View::new(&context.data[pick(&context) + self.group * dim..], keys, dim, context.stride);
+            let Some(context) = context.filter(|_| keys > 0) else {
+                continue;
+            };
+            let source = View::new(
+                &context.data[pick(&context) + self.group * dim..],
+                keys,
+                dim,
+                context.stride,
+            );
             let weights = View::new(&weights[at..], m, keys, width);
-            gemm(ViewMut::new(into, m, dim, dim), write, weights, source, factor, Threads::One);
+            gemm(
+                ViewMut::new(into, m, dim, dim),
+                write,
+                weights,
+                source,
+                factor,
+                Threads::One,
+            );
             write = Write::Add;
         }
     }
@@ -163,11 +206,16 @@ impl Block<'_> {
         self.stack(given.out_grad, 1.0, &mut scratch.out_grad);
         self.against(&scratch.query, |c| c.key, &mut scratch.scores);
         self.against(&scratch.out_grad, |c| c.value, &mut scratch.score_grad);
-        let rows = scratch.scores.chunks_exact_mut(width).zip(scratch.score_grad.chunks_exact_mut(width));
+        let rows = scratch
+            .scores
+            .chunks_exact_mut(width)
+            .zip(scratch.score_grad.chunks_exact_mut(width));
         for (i, (p, ds)) in rows.enumerate() {
             let (low, high) = self.visible(i);
             let head = self.group * self.heads.per_group() + i / self.queries();
-            let lse = given.lse.row(self.row.start + self.from + i % self.queries())[head];
+            let lse = given
+                .lse
+                .row(self.row.start + self.from + i % self.queries())[head];
             let at = i * dim..(i + 1) * dim;
             let pull = dot(&scratch.out[at.clone()], &scratch.out_grad[at]);
             for gap in [0..low, high..width] {
@@ -176,8 +224,18 @@ impl Block<'_> {
             }
             score_gradient(&mut p[low..high], &mut ds[low..high], lse, pull);
         }
-        self.add_key_gradient(&scratch.scores, &scratch.out_grad, &mut grads.prefix_value, &mut grads.own_value);
-        self.add_key_gradient(&scratch.score_grad, &scratch.query, &mut grads.prefix_key, &mut grads.own_key);
+        self.add_key_gradient(
+            &scratch.scores,
+            &scratch.out_grad,
+            &mut grads.prefix_value,
+            &mut grads.own_value,
+        );
+        self.add_key_gradient(
+            &scratch.score_grad,
+            &scratch.query,
+            &mut grads.prefix_key,
+            &mut grads.own_key,
+        );
         let mut query_grad = Vec::new();
         self.combine(&scratch.score_grad, |c| c.key, factor, &mut query_grad);
         query_grad
@@ -186,11 +244,21 @@ impl Block<'_> {
     /// `prefix += w[:, prefix]^T . rows`, `own += w[:, own]^T . rows`.
     fn add_key_gradient(&self, w: &[f32], rows: &[f32], prefix: &mut [f32], own: &mut [f32]) {
         let (m, dim, width) = (self.stacked(), self.heads.dim, self.width());
-        for (into, keys, at) in [(prefix, self.prefix_len(), 0), (own, self.own_keys(), self.prefix_len())] {
+        for (into, keys, at) in [
+            (prefix, self.prefix_len(), 0),
+            (own, self.own_keys(), self.prefix_len()),
+        ] {
             if keys > 0 {
                 let weights = View::new(&w[at..], m, keys, width).t();
                 let rows = View::new(rows, m, dim, dim);
-                gemm(ViewMut::new(into, keys, dim, dim), Write::Add, weights, rows, 1.0, Threads::One);
+                gemm(
+                    ViewMut::new(into, keys, dim, dim),
+                    Write::Add,
+                    weights,
+                    rows,
+                    1.0,
+                    Threads::One,
+                );
             }
         }
     }

@@ -20,7 +20,11 @@ pub(crate) fn forward(logits: &mut Matrix, targets: &[u32]) -> Vec<f64> {
     run(logits, targets, |_, _, _| {})
 }
 
-fn run(logits: &mut Matrix, targets: &[u32], finish: impl Fn(&mut [f32], usize, f32) + Sync) -> Vec<f64> {
+fn run(
+    logits: &mut Matrix,
+    targets: &[u32],
+    finish: impl Fn(&mut [f32], usize, f32) + Sync,
+) -> Vec<f64> {
     assert_eq!(logits.rows(), targets.len(), "one target per row of logits");
     let width = logits.cols();
     logits
@@ -50,7 +54,11 @@ mod tests {
     #[test]
     fn loss_and_gradient_match_finite_differences() {
         let (rows, width) = (3, 50);
-        let mut logits = Matrix::new(rows, width, noise(rows * width, 1).iter().map(|v| v * 4.0).collect());
+        let mut logits = Matrix::new(
+            rows,
+            width,
+            noise(rows * width, 1).iter().map(|v| v * 4.0).collect(),
+        );
         let before = logits.clone();
         let targets = [4, 0, 49];
         let losses = forward_backward(&mut logits, &targets, 0.25);

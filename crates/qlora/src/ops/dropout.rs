@@ -60,7 +60,14 @@ impl Dropout {
             .for_each(|((out, x), keys)| {
                 for ((out, x), key) in out.chunks_mut(width).zip(x.chunks(stride)).zip(keys) {
                     let key = mix(key ^ mix(place));
-                    mask_row(&x[..width], (key >> 32) as u32, key as u32, threshold, keep, out);
+                    mask_row(
+                        &x[..width],
+                        (key >> 32) as u32,
+                        key as u32,
+                        threshold,
+                        keep,
+                        out,
+                    );
                 }
             });
     }
@@ -86,7 +93,11 @@ mod tests {
         let ones = Matrix::new(rows, width, vec![1.0; rows * width]);
         let draw = |keys: &[u64], place| {
             let mut out = Matrix::zeros(keys.len(), width);
-            let ones = Matrix::new(keys.len(), width, ones.data()[..keys.len() * width].to_vec());
+            let ones = Matrix::new(
+                keys.len(),
+                width,
+                ones.data()[..keys.len() * width].to_vec(),
+            );
             Dropout::new(0.1, keys.to_vec()).apply(&ones, width, place, &mut out);
             out
         };
@@ -94,10 +105,27 @@ mod tests {
         let dropped = first.data().iter().filter(|v| **v == 0.0).count() as f64;
         let share = dropped / (rows * width) as f64;
         assert!((share - 0.1).abs() < 0.01, "{share}");
-        assert!(first.data().iter().all(|v| *v == 0.0 || (*v - 1.0 / 0.9).abs() < 1e-6));
-        assert_eq!(first.row(9), draw(&keys[9..10], 5).row(0), "place in the batch does not matter");
+        assert!(
+            first
+                .data()
+                .iter()
+                .all(|v| *v == 0.0 || (*v - 1.0 / 0.9).abs() < 1e-6)
+        );
+        assert_eq!(
+            first.row(9),
+            draw(&keys[9..10], 5).row(0),
+            "place in the batch does not matter"
+        );
         assert_ne!(first.data(), draw(&keys, 6).data(), "sites differ");
-        let both = first.data().iter().zip(draw(&keys, 6).data()).filter(|(a, b)| **a == 0.0 && **b == 0.0).count();
-        assert!((both as f64 / (rows * width) as f64 - 0.01).abs() < 0.005, "sites are independent");
+        let both = first
+            .data()
+            .iter()
+            .zip(draw(&keys, 6).data())
+            .filter(|(a, b)| **a == 0.0 && **b == 0.0)
+            .count();
+        assert!(
+            (both as f64 / (rows * width) as f64 - 0.01).abs() < 0.005,
+            "sites are independent"
+        );
     }
 }

@@ -19,7 +19,10 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     /// `rows x cols`, row after row, `stride` values apart.
     pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(fits(data.len(), rows, cols, stride), "view outside its slice");
+        assert!(
+            fits(data.len(), rows, cols, stride),
+            "view outside its slice"
+        );
         Self {
             data,
             rows,
@@ -52,7 +55,10 @@ pub(crate) struct ViewMut<'a> {
 impl<'a> ViewMut<'a> {
     /// `rows x cols`, row after row, `stride` values apart.
     pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(fits(data.len(), rows, cols, stride), "view outside its slice");
+        assert!(
+            fits(data.len(), rows, cols, stride),
+            "view outside its slice"
+        );
         Self {
             data,
             rows,
@@ -158,18 +164,36 @@ mod tests {
         } else {
             View::new(&b, k, n, n)
         };
-        gemm(ViewMut::new(&mut dst, m, n, n + 2), write, va, vb, 0.5, Threads::All);
+        gemm(
+            ViewMut::new(&mut dst, m, n, n + 2),
+            write,
+            va,
+            vb,
+            0.5,
+            Threads::All,
+        );
         for i in 0..m {
             for j in 0..n {
                 let at = i * (n + 2) + j;
-                let kept = if write == Write::Add { f64::from(old[at]) } else { 0.0 };
+                let kept = if write == Write::Add {
+                    f64::from(old[at])
+                } else {
+                    0.0
+                };
                 let want = kept + 0.5 * reference(va, vb, i, j);
                 let got = f64::from(dst[at]);
-                assert!((got - want).abs() < 2e-5 * (k as f64).sqrt(), "{m} {n} {k} {got} {want}");
+                assert!(
+                    (got - want).abs() < 2e-5 * (k as f64).sqrt(),
+                    "{m} {n} {k} {got} {want}"
+                );
             }
             for gap in n..n + 2 {
                 if i + 1 < m {
-                    assert_eq!(dst[i * (n + 2) + gap], old[i * (n + 2) + gap], "padding is untouched");
+                    assert_eq!(
+                        dst[i * (n + 2) + gap],
+                        old[i * (n + 2) + gap],
+                        "padding is untouched"
+                    );
                 }
             }
         }
@@ -177,7 +201,14 @@ mod tests {
 
     #[test]
     fn products_of_odd_shapes_match_the_reference() {
-        for (m, n, k) in [(1, 1, 1), (1, 48, 576), (3, 17, 5), (100, 48, 33), (65, 130, 700), (9, 7, 2)] {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 48, 576),
+            (3, 17, 5),
+            (100, 48, 33),
+            (65, 130, 700),
+            (9, 7, 2),
+        ] {
             for transpose in [false, true] {
                 check(m, n, k, transpose, Write::Set);
                 check(m, n, k, transpose, Write::Add);
@@ -187,10 +218,19 @@ mod tests {
 
     #[test]
     fn bits_do_not_depend_on_the_number_of_threads() {
-        for (m, n, k) in [(300, 624, 576), (576, 48, 2000), (48, 1536, 900), (301, 577, 1553), (17, 4096, 64)] {
+        for (m, n, k) in [
+            (300, 624, 576),
+            (576, 48, 2000),
+            (48, 1536, 900),
+            (301, 577, 1553),
+            (17, 4096, 64),
+        ] {
             let (a, b) = (noise(m * k, 4), noise(n * k, 5));
             let run = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
                 let mut dst = vec![0.0; m * n];
                 pool.install(|| {
                     gemm(

@@ -68,7 +68,11 @@ pub(crate) fn backward(dy: &Matrix, x: &Matrix, weight: &[f32], inv: &[f32], dx:
         .zip(x.data().par_chunks(width * ROWS_PER_TASK))
         .zip(inv.par_chunks(ROWS_PER_TASK))
         .for_each(|(((dx, dy), x), inv)| {
-            let rows = dx.chunks_mut(width).zip(dy.chunks(stride)).zip(x.chunks(width)).zip(inv);
+            let rows = dx
+                .chunks_mut(width)
+                .zip(dy.chunks(stride))
+                .zip(x.chunks(width))
+                .zip(inv);
             for (((dx, dy), x), inv) in rows {
                 backward_row(&dy[..width], x, weight, *inv, dx);
             }
@@ -88,7 +92,9 @@ mod tests {
             .map(|(x, r)| {
                 let mean = x.iter().map(|v| v * v).sum::<f64>() / n as f64;
                 let inv = 1.0 / (mean + 1e-5).sqrt();
-                (0..n).map(|i| x[i] * inv * f64::from(weight[i]) * f64::from(r[i])).sum::<f64>()
+                (0..n)
+                    .map(|i| x[i] * inv * f64::from(weight[i]) * f64::from(r[i]))
+                    .sum::<f64>()
             })
             .sum()
     }

@@ -94,7 +94,10 @@ mod tests {
             for h in 0..heads {
                 for i in 0..dim / 2 {
                     let angle = f64::from(*p) * theta.powf(-2.0 * i as f64 / dim as f64);
-                    let (re, im) = (before.row(t)[h * dim + i], before.row(t)[h * dim + i + dim / 2]);
+                    let (re, im) = (
+                        before.row(t)[h * dim + i],
+                        before.row(t)[h * dim + i + dim / 2],
+                    );
                     let (re, im) = (f64::from(re), f64::from(im));
                     let want_re = re * angle.cos() - im * angle.sin();
                     let want_im = im * angle.cos() + re * angle.sin();
@@ -102,7 +105,11 @@ mod tests {
                     assert!((f64::from(rows.row(t)[h * dim + i + dim / 2]) - want_im).abs() < 1e-4);
                 }
             }
-            assert_eq!(rows.row(t)[heads * dim..], before.row(t)[heads * dim..], "values are not turned");
+            assert_eq!(
+                rows.row(t)[heads * dim..],
+                before.row(t)[heads * dim..],
+                "values are not turned"
+            );
         }
         table.rotate(&mut rows, heads, &positions, Turn::Back);
         for (a, b) in rows.data().iter().zip(before.data()) {

@@ -207,7 +207,11 @@ pub(crate) mod tests {
     fn reductions_match_plain_sums_at_every_length() {
         for len in [0, 1, 15, 16, 17, 64, 577] {
             let (a, b) = (noise(len, 1), noise(len, 2));
-            let plain: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+            let plain: f64 = a
+                .iter()
+                .zip(&b)
+                .map(|(x, y)| f64::from(*x) * f64::from(*y))
+                .sum();
             assert!((f64::from(dot(&a, &b)) - plain).abs() < 1e-5);
             let most = a.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(max(&a), most);

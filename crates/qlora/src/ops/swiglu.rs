@@ -80,7 +80,10 @@ mod tests {
         backward(&da, &mut gate_up);
         for t in 0..rows {
             for i in 0..width {
-                let (g, u) = (f64::from(input.row(t)[i]), f64::from(input.row(t)[width + i]));
+                let (g, u) = (
+                    f64::from(input.row(t)[i]),
+                    f64::from(input.row(t)[width + i]),
+                );
                 let d = f64::from(da.row(t)[i]);
                 assert!((f64::from(out.row(t)[i]) - activation(g, u)).abs() < 1e-5);
                 let h = 1e-5;

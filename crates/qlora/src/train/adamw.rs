@@ -21,11 +21,22 @@ pub(super) struct AdamW {
 
 impl AdamW {
     pub(super) fn new(len: usize) -> Self {
-        Self { first: vec![0.0; len], second: vec![0.0; len], steps: 0 }
+        Self {
+            first: vec![0.0; len],
+            second: vec![0.0; len],
+            steps: 0,
+        }
     }
 
     /// One step; the gradient is scaled by `factor` first (clipping).
-    pub(super) fn step(&mut self, values: &mut [f32], gradient: &[f32], factor: f32, lr: f64, config: &TrainConfig) {
+    pub(super) fn step(
+        &mut self,
+        values: &mut [f32],
+        gradient: &[f32],
+        factor: f32,
+        lr: f64,
+        config: &TrainConfig,
+    ) {
         self.steps += 1;
         let (b1, b2) = config.betas;
         let t = self.steps as f64;
@@ -93,7 +104,10 @@ mod tests {
 
     #[test]
     fn two_steps_match_the_formula_in_f64() {
-        let config = TrainConfig { weight_decay: 0.1, ..TrainConfig::default() };
+        let config = TrainConfig {
+            weight_decay: 0.1,
+            ..TrainConfig::default()
+        };
         let mut values = vec![0.5f32, -1.0];
         let mut adam = AdamW::new(2);
         let gradients = [[0.3f32, -2.0], [0.1, 4.0]];
@@ -106,7 +120,10 @@ mod tests {
                 m[i] = 0.9 * m[i] + 0.1 * g;
                 v[i] = 0.999 * v[i] + 0.001 * g * g;
                 let t = t as i32 + 1;
-                let (m_hat, v_hat) = (m[i] / (1.0 - 0.9f64.powi(t)), v[i] / (1.0 - 0.999f64.powi(t)));
+                let (m_hat, v_hat) = (
+                    m[i] / (1.0 - 0.9f64.powi(t)),
+                    v[i] / (1.0 - 0.999f64.powi(t)),
+                );
                 p[i] -= 0.01 * m_hat / (v_hat.sqrt() + 1e-8);
                 assert!((f64::from(values[i]) - p[i]).abs() < 1e-6);
             }

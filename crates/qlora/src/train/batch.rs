@@ -44,25 +44,47 @@ impl Example {
     }
 
     /// What its ids predict; token places count from `base`, after `prefix` ids that stand elsewhere.
-    pub(crate) fn predicts(&self, prefix: usize, base: usize) -> impl Iterator<Item = Predicts> + '_ {
-        (1..self.ids.len()).filter(|i| self.labels[*i]).map(move |i| Predicts {
-            token: base + i - 1 - prefix,
-            target: self.ids[i],
-        })
+    pub(crate) fn predicts(
+        &self,
+        prefix: usize,
+        base: usize,
+    ) -> impl Iterator<Item = Predicts> + '_ {
+        (1..self.ids.len())
+            .filter(|i| self.labels[*i])
+            .map(move |i| Predicts {
+                token: base + i - 1 - prefix,
+                target: self.ids[i],
+            })
     }
 
     pub(crate) fn check(&self, vocab: usize) -> Result<()> {
         let refuse = |what: String, mend: &str| {
-            Err(Error::Config { what: format!("example `{}` {what}", self.id), mend: mend.to_owned() })
+            Err(Error::Config {
+                what: format!("example `{}` {what}", self.id),
+                mend: mend.to_owned(),
+            })
         };
         if self.ids.len() != self.labels.len() {
-            return refuse(format!("has {} ids and {} labels", self.ids.len(), self.labels.len()), "give one label per id");
+            return refuse(
+                format!(
+                    "has {} ids and {} labels",
+                    self.ids.len(),
+                    self.labels.len()
+                ),
+                "give one label per id",
+            );
         }
         if let Some(id) = self.ids.iter().find(|id| **id as usize >= vocab) {
-            return refuse(format!("holds id `{id}`, and the model has {vocab}"), "encode it with the model's own tokenizer");
+            return refuse(
+                format!("holds id `{id}`, and the model has {vocab}"),
+                "encode it with the model's own tokenizer",
+            );
         }
         if self.labelled() == 0 {
-            return refuse("has no label".to_owned(), "leave it out, or raise the longest length if truncation cut its answer");
+            return refuse(
+                "has no label".to_owned(),
+                "leave it out, or raise the longest length if truncation cut its answer",
+            );
         }
         Ok(())
     }
@@ -97,17 +119,28 @@ pub(crate) fn group(examples: &[Example], batch: &[usize], shared: bool) -> Vec<
     if !shared {
         return vec![alone(batch.to_vec())];
     }
-    let rows: Vec<&[u32]> = batch.iter().map(|i| &examples[*i].ids[..examples[*i].free()]).collect();
+    let rows: Vec<&[u32]> = batch
+        .iter()
+        .map(|i| &examples[*i].ids[..examples[*i].free()])
+        .collect();
     let groups = group_by_prefix(&rows);
     let place = |rows: Vec<usize>| rows.into_iter().map(|r| batch[r]).collect();
     groups
         .into_iter()
-        .map(|(prefix, rows)| Group { prefix, prefix_mask: prefix, members: place(rows) })
+        .map(|(prefix, rows)| Group {
+            prefix,
+            prefix_mask: prefix,
+            members: place(rows),
+        })
         .collect()
 }
 
 fn alone(members: Vec<usize>) -> Group {
-    Group { prefix: 0, prefix_mask: 0, members }
+    Group {
+        prefix: 0,
+        prefix_mask: 0,
+        members,
+    }
 }
 
 /// Groups rows by what they start with: (length of the prefix, rows), every row once.
@@ -136,7 +169,8 @@ fn best_group(rows: &[&[u32]], open: &[usize]) -> Option<(usize, Vec<usize>)> {
         for (others, (len, _)) in shared.iter().enumerate() {
             let saved = (others + 1) * len;
             if *len >= SHORTEST_PREFIX && best.as_ref().is_none_or(|(most, ..)| saved > *most) {
-                let mut members: Vec<usize> = shared[..=others].iter().map(|(_, row)| *row).collect();
+                let mut members: Vec<usize> =
+                    shared[..=others].iter().map(|(_, row)| *row).collect();
                 members.push(*pattern);
                 members.sort_unstable();
                 best = Some((saved, *len, members));
@@ -157,7 +191,11 @@ mod tests {
 
     fn example(ids: Vec<u32>, first_label: usize) -> Example {
         let labels = (0..ids.len()).map(|i| i >= first_label).collect();
-        Example { id: String::new(), ids, labels }
+        Example {
+            id: String::new(),
+            ids,
+            labels,
+        }
     }
 
     fn starting(prefix: std::ops::Range<u32>, own: &[u32]) -> Vec<u32> {
@@ -171,9 +209,23 @@ mod tests {
             example(starting(0..20, &[90, 91, 95]), 12),
         ];
         let groups = group(&rows, &[0, 1], true);
-        assert_eq!(groups, [Group { prefix: 11, prefix_mask: 11, members: vec![0, 1] }]);
+        assert_eq!(
+            groups,
+            [Group {
+                prefix: 11,
+                prefix_mask: 11,
+                members: vec![0, 1]
+            }]
+        );
         let first = rows[1].predicts(11, 0).next().unwrap();
-        assert_eq!(first, Predicts { token: 0, target: 12 }, "id 11 predicts the first label");
+        assert_eq!(
+            first,
+            Predicts {
+                token: 0,
+                target: 12
+            },
+            "id 11 predicts the first label"
+        );
         assert_eq!(rows[0].read(), 22, "the last id is only ever predicted");
     }
 
@@ -188,7 +240,8 @@ mod tests {
             example(starting(0..40, &[7]), 40),
         ];
         let groups = group(&rows, &[0, 1, 2, 3, 4, 5], true);
-        let found: Vec<(usize, Vec<usize>)> = groups.into_iter().map(|g| (g.prefix, g.members)).collect();
+        let found: Vec<(usize, Vec<usize>)> =
+            groups.into_iter().map(|g| (g.prefix, g.members)).collect();
         assert_eq!(found, [(39, vec![0, 2, 5]), (30, vec![1, 4]), (0, vec![3])]);
         assert_eq!(group(&rows, &[3, 0], false), [alone(vec![3, 0])]);
     }
@@ -206,9 +259,22 @@ mod tests {
     #[test]
     fn faulty_examples_are_named() {
         let fault = |e: Example| e.check(50).unwrap_err().to_string();
-        let named = |ids: Vec<u32>, labels: Vec<bool>| Example { id: "row-7".to_owned(), ids, labels };
-        assert_eq!(fault(named(vec![1, 2], vec![true])), "example `row-7` has 2 ids and 1 labels");
-        assert_eq!(fault(named(vec![1, 50], vec![false, true])), "example `row-7` holds id `50`, and the model has 50");
-        assert_eq!(fault(named(vec![1, 2], vec![true, false])), "example `row-7` has no label");
+        let named = |ids: Vec<u32>, labels: Vec<bool>| Example {
+            id: "row-7".to_owned(),
+            ids,
+            labels,
+        };
+        assert_eq!(
+            fault(named(vec![1, 2], vec![true])),
+            "example `row-7` has 2 ids and 1 labels"
+        );
+        assert_eq!(
+            fault(named(vec![1, 50], vec![false, true])),
+            "example `row-7` holds id `50`, and the model has 50"
+        );
+        assert_eq!(
+            fault(named(vec![1, 2], vec![true, false])),
+            "example `row-7` has no label"
+        );
     }
 }

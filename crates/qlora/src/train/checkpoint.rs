@@ -92,11 +92,15 @@ fn replace(dir: &Path, data: &[u8]) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let aside = dir.join(format!("{NAME}.part"));
     let mut file = File::create(&aside).map_err(Error::io(&aside))?;
-    file.write_all(data).and_then(|()| file.sync_all()).map_err(Error::io(&aside))?;
+    file.write_all(data)
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io(&aside))?;
     drop(file);
     let target = path(dir);
     fs::rename(&aside, &target).map_err(Error::io(&target))?;
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io(dir))
+    File::open(dir)
+        .and_then(|d| d.sync_all())
+        .map_err(Error::io(dir))
 }
 
 /// The checkpoint of `dir`, if there is one. One of another run is an error.
@@ -107,17 +111,28 @@ pub(super) fn load(dir: &Path, fingerprint: u64, len: usize) -> Result<Option<Pr
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(&path)(e)),
     };
-    let broken = |what: String| Error::format(&path, what, "delete the file to start training from the beginning");
-    let (_, header) = SafeTensors::read_metadata(&data).map_err(|e| broken(format!("is no checkpoint ({e})")))?;
+    let broken = |what: String| {
+        Error::format(
+            &path,
+            what,
+            "delete the file to start training from the beginning",
+        )
+    };
+    let (_, header) =
+        SafeTensors::read_metadata(&data).map_err(|e| broken(format!("is no checkpoint ({e})")))?;
     let state = header.metadata().as_ref().and_then(|m| m.get(STATE));
     let state = state.ok_or_else(|| broken("is no checkpoint of a training run".to_owned()))?;
-    let state: LoopState = serde_json::from_str(state).map_err(|e| broken(format!("has an unreadable state ({e})")))?;
+    let state: LoopState = serde_json::from_str(state)
+        .map_err(|e| broken(format!("has an unreadable state ({e})")))?;
     if state.version != VERSION || state.fingerprint != fingerprint {
         return Err(broken("belongs to another training run".to_owned()));
     }
-    let tensors = SafeTensors::deserialize(&data).map_err(|e| broken(format!("is damaged ({e})")))?;
+    let tensors =
+        SafeTensors::deserialize(&data).map_err(|e| broken(format!("is damaged ({e})")))?;
     let tensor = |name: &str| -> Result<Vec<f32>> {
-        let view = tensors.tensor(name).map_err(|_| broken(format!("has no `{name}`")))?;
+        let view = tensors
+            .tensor(name)
+            .map_err(|_| broken(format!("has no `{name}`")))?;
         let values = floats(view.data());
         if view.dtype() == Dtype::F32 && values.len() == len {
             Ok(values)
@@ -125,9 +140,22 @@ pub(super) fn load(dir: &Path, fingerprint: u64, len: usize) -> Result<Option<Pr
             Err(broken(format!("has a `{name}` of another shape")))
         }
     };
-    let adam = AdamW { first: tensor("adam.first")?, second: tensor("adam.second")?, steps: state.done() };
-    let best = tensors.names().contains(&"best").then(|| tensor("best")).transpose()?;
-    Ok(Some(Progress { values: tensor("adapter")?, adam, best, state }))
+    let adam = AdamW {
+        first: tensor("adam.first")?,
+        second: tensor("adam.second")?,
+        steps: state.done(),
+    };
+    let best = tensors
+        .names()
+        .contains(&"best")
+        .then(|| tensor("best"))
+        .transpose()?;
+    Ok(Some(Progress {
+        values: tensor("adapter")?,
+        adam,
+        best,
+        state,
+    }))
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {
@@ -165,12 +193,22 @@ mod tests {
 
     fn progress() -> Progress {
         let mut state = LoopState::new(77);
-        state.best = Some(Validation { step: 3, loss: 0.1 + 0.2 });
-        state.validations = vec![Validation { step: 3, loss: 1.0 / 3.0 }];
+        state.best = Some(Validation {
+            step: 3,
+            loss: 0.1 + 0.2,
+        });
+        state.validations = vec![Validation {
+            step: 3,
+            loss: 1.0 / 3.0,
+        }];
         Progress {
             state,
             values: vec![1.0, f32::MIN_POSITIVE, -0.0],
-            adam: AdamW { first: vec![0.1, 0.2, 0.3], second: vec![1e-30, 0.0, 2.0], steps: 0 },
+            adam: AdamW {
+                first: vec![0.1, 0.2, 0.3],
+                second: vec![1e-30, 0.0, 2.0],
+                steps: 0,
+            },
             best: Some(vec![4.0, 5.0, 6.0]),
         }
     }
@@ -181,7 +219,10 @@ mod tests {
         assert!(load(dir.path(), 77, 3).unwrap().is_none());
         save(dir.path(), &progress()).unwrap();
         assert_eq!(load(dir.path(), 77, 3).unwrap().unwrap(), progress());
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(left, [NAME], "nothing is left aside");
     }
 
@@ -190,7 +231,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         save(dir.path(), &progress()).unwrap();
         let text = |e: Error| e.to_string();
-        assert!(text(load(dir.path(), 78, 3).unwrap_err()).ends_with("belongs to another training run"));
+        assert!(
+            text(load(dir.path(), 78, 3).unwrap_err()).ends_with("belongs to another training run")
+        );
         assert!(text(load(dir.path(), 77, 4).unwrap_err()).contains("of another shape"));
         let data = fs::read(path(dir.path())).unwrap();
         fs::write(path(dir.path()), &data[..data.len() - 5]).unwrap();

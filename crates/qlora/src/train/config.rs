@@ -99,19 +99,67 @@ impl TrainConfig {
         let positive = |v: f64| v.is_finite() && v >= 0.0;
         let faults = [
             (self.epochs == 0, "epochs", "train for at least one epoch"),
-            (self.max_steps == Some(0), "max_steps", "train for at least one step, or leave it out"),
-            (self.batch == 0, "batch", "use at least one example per step"),
-            (self.micro_batch == Some(0), "micro_batch", "use at least one example, or leave it out"),
+            (
+                self.max_steps == Some(0),
+                "max_steps",
+                "train for at least one step, or leave it out",
+            ),
+            (
+                self.batch == 0,
+                "batch",
+                "use at least one example per step",
+            ),
+            (
+                self.micro_batch == Some(0),
+                "micro_batch",
+                "use at least one example, or leave it out",
+            ),
             (!positive(self.lr), "lr", "use a finite rate such as `2e-4`"),
-            (!(0.0..=1.0).contains(&self.warmup_ratio), "warmup_ratio", "use a share from 0 to 1"),
-            (!positive(self.weight_decay), "weight_decay", "use a finite number such as `0.01`"),
-            (!(0.0..1.0).contains(&self.betas.0), "betas", "use two numbers from 0 to below 1"),
-            (!(0.0..1.0).contains(&self.betas.1), "betas", "use two numbers from 0 to below 1"),
-            (!(positive(self.eps) && self.eps > 0.0), "eps", "use a small positive number such as `1e-8`"),
-            (self.clip.is_some_and(|c| !(c > 0.0)), "clip", "use a positive norm such as `1.0`, or leave it out"),
-            (self.eval_every == Some(0), "eval_every", "use at least one step, or leave it out"),
-            (self.save_every == Some(0), "save_every", "use at least one step, or leave it out"),
-            (self.early_stop == Some(0), "early_stop", "allow at least one validation, or leave it out"),
+            (
+                !(0.0..=1.0).contains(&self.warmup_ratio),
+                "warmup_ratio",
+                "use a share from 0 to 1",
+            ),
+            (
+                !positive(self.weight_decay),
+                "weight_decay",
+                "use a finite number such as `0.01`",
+            ),
+            (
+                !(0.0..1.0).contains(&self.betas.0),
+                "betas",
+                "use two numbers from 0 to below 1",
+            ),
+            (
+                !(0.0..1.0).contains(&self.betas.1),
+                "betas",
+                "use two numbers from 0 to below 1",
+            ),
+            (
+                !(positive(self.eps) && self.eps > 0.0),
+                "eps",
+                "use a small positive number such as `1e-8`",
+            ),
+            (
+                self.clip.is_some_and(|c| !(c > 0.0)),
+                "clip",
+                "use a positive norm such as `1.0`, or leave it out",
+            ),
+            (
+                self.eval_every == Some(0),
+                "eval_every",
+                "use at least one step, or leave it out",
+            ),
+            (
+                self.save_every == Some(0),
+                "save_every",
+                "use at least one step, or leave it out",
+            ),
+            (
+                self.early_stop == Some(0),
+                "early_stop",
+                "allow at least one validation, or leave it out",
+            ),
         ];
         match faults.into_iter().find(|(fault, ..)| *fault) {
             Some((_, key, mend)) => Err(Error::Config {
@@ -131,14 +179,41 @@ mod tests {
     fn settings_that_cannot_hold_are_named() {
         assert!(TrainConfig::default().check().is_ok());
         let wrong = [
-            (TrainConfig { batch: 0, ..TrainConfig::default() }, "batch"),
-            (TrainConfig { lr: f64::NAN, ..TrainConfig::default() }, "lr"),
-            (TrainConfig { clip: Some(0.0), ..TrainConfig::default() }, "clip"),
-            (TrainConfig { warmup_ratio: 1.5, ..TrainConfig::default() }, "warmup_ratio"),
+            (
+                TrainConfig {
+                    batch: 0,
+                    ..TrainConfig::default()
+                },
+                "batch",
+            ),
+            (
+                TrainConfig {
+                    lr: f64::NAN,
+                    ..TrainConfig::default()
+                },
+                "lr",
+            ),
+            (
+                TrainConfig {
+                    clip: Some(0.0),
+                    ..TrainConfig::default()
+                },
+                "clip",
+            ),
+            (
+                TrainConfig {
+                    warmup_ratio: 1.5,
+                    ..TrainConfig::default()
+                },
+                "warmup_ratio",
+            ),
         ];
         for (config, key) in wrong {
             let error = config.check().unwrap_err();
-            assert_eq!(error.to_string(), format!("training setting `{key}` cannot hold"));
+            assert_eq!(
+                error.to_string(),
+                format!("training setting `{key}` cannot hold")
+            );
             assert!(error.mend().is_some());
         }
     }

@@ -59,11 +59,25 @@ pub enum TrainEvent {
         activation_bytes: u64,
     },
     /// A step, and how long it took.
-    Step { record: StepRecord, of: u64, seconds: f64 },
-    Validated { record: Validation, best: bool, seconds: f64 },
+    Step {
+        record: StepRecord,
+        of: u64,
+        seconds: f64,
+    },
+    Validated {
+        record: Validation,
+        best: bool,
+        seconds: f64,
+    },
     /// An answer of the model as it stands.
-    Sample { step: u64, name: String, ids: Vec<u32> },
-    Saved { step: u64 },
+    Sample {
+        step: u64,
+        name: String,
+        ids: Vec<u32>,
+    },
+    Saved {
+        step: u64,
+    },
 }
 
 /// The whole run, the parts before a resume included.

@@ -39,8 +39,14 @@ impl Budget {
     /// its layer inputs only if even that is too much.
     pub(super) fn plan(&self, examples: &[Example], group: &Group) -> GroupPlan {
         let prefix = group.prefix as u64;
-        let keep_prefix = if prefix * self.whole <= self.limit / 2 { Keep::Everything } else { Keep::LayerInputs };
-        let left = self.limit.saturating_sub(self.bytes(group.prefix, keep_prefix));
+        let keep_prefix = if prefix * self.whole <= self.limit / 2 {
+            Keep::Everything
+        } else {
+            Keep::LayerInputs
+        };
+        let left = self
+            .limit
+            .saturating_sub(self.bytes(group.prefix, keep_prefix));
         let most = (left / self.whole) as usize;
         let mut micro: Vec<(Vec<usize>, Keep)> = Vec::new();
         let mut filled = usize::MAX;
@@ -49,7 +55,9 @@ impl Budget {
             if len > most {
                 micro.push((vec![*member], Keep::LayerInputs));
                 filled = usize::MAX;
-            } else if filled.saturating_add(len) > most || micro.last().is_some_and(|m| m.0.len() >= self.rows) {
+            } else if filled.saturating_add(len) > most
+                || micro.last().is_some_and(|m| m.0.len() >= self.rows)
+            {
                 micro.push((vec![*member], Keep::Everything));
                 filled = len;
             } else if let Some((members, _)) = micro.last_mut() {
@@ -72,7 +80,10 @@ impl Budget {
     pub(super) fn peak(&self, examples: &[Example], group: &Group) -> u64 {
         let plan = self.plan(examples, group);
         let rows = plan.micro.iter().map(|(members, keep)| {
-            let tokens = members.iter().map(|m| examples[*m].read() - group.prefix).sum();
+            let tokens = members
+                .iter()
+                .map(|m| examples[*m].read() - group.prefix)
+                .sum();
             self.bytes(tokens, *keep)
         });
         self.bytes(group.prefix, plan.keep_prefix) + rows.max().unwrap_or(0)
@@ -85,14 +96,27 @@ mod tests {
 
     fn example(len: usize) -> Example {
         let labels = (0..len).map(|i| i + 1 == len).collect();
-        Example { id: String::new(), ids: vec![0; len], labels }
+        Example {
+            id: String::new(),
+            ids: vec![0; len],
+            labels,
+        }
     }
 
     #[test]
     fn rows_fill_the_budget_and_a_giant_is_computed_twice() {
         let examples: Vec<Example> = [31, 41, 51, 501, 21].map(example).into();
-        let budget = Budget { whole: 10, inputs: 1, limit: 1_000, rows: usize::MAX };
-        let group = Group { prefix: 0, prefix_mask: 0, members: (0..5).collect() };
+        let budget = Budget {
+            whole: 10,
+            inputs: 1,
+            limit: 1_000,
+            rows: usize::MAX,
+        };
+        let group = Group {
+            prefix: 0,
+            prefix_mask: 0,
+            members: (0..5).collect(),
+        };
         let plan = budget.plan(&examples, &group);
         assert_eq!(
             plan.micro,
@@ -106,7 +130,14 @@ mod tests {
         assert_eq!(budget.peak(&examples, &group), 700);
         let one = Budget { rows: 1, ..budget };
         assert_eq!(one.plan(&examples, &group).micro.len(), 5);
-        let shared = Group { prefix: 20, prefix_mask: 20, members: vec![0, 1] };
-        assert_eq!(budget.plan(&examples, &shared).micro, [(vec![0, 1], Keep::Everything)]);
+        let shared = Group {
+            prefix: 20,
+            prefix_mask: 20,
+            members: vec![0, 1],
+        };
+        assert_eq!(
+            budget.plan(&examples, &shared).micro,
+            [(vec![0, 1], Keep::Everything)]
+        );
     }
 }

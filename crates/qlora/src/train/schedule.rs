@@ -26,9 +26,21 @@ mod tests {
 
     #[test]
     fn rates_rise_then_fall() {
-        let config = |schedule| TrainConfig { lr: 2.0, warmup_ratio: 0.2, schedule, ..TrainConfig::default() };
-        let rates = |schedule| (0..10).map(|s| rate(&config(schedule), s, 10)).collect::<Vec<_>>();
-        assert_eq!(rates(Schedule::Linear), [1.0, 2.0, 2.0, 1.75, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25]);
+        let config = |schedule| TrainConfig {
+            lr: 2.0,
+            warmup_ratio: 0.2,
+            schedule,
+            ..TrainConfig::default()
+        };
+        let rates = |schedule| {
+            (0..10)
+                .map(|s| rate(&config(schedule), s, 10))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            rates(Schedule::Linear),
+            [1.0, 2.0, 2.0, 1.75, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25]
+        );
         let cosine = rates(Schedule::Cosine);
         assert_eq!(cosine[..3], [1.0, 2.0, 2.0]);
         assert!((cosine[6] - 1.0).abs() < 1e-12 && cosine[9] > 0.0 && cosine[9] < 0.08);

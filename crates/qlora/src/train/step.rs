@@ -70,7 +70,13 @@ struct Prefix {
 
 impl Runner<'_> {
     /// Adds the gradient of the mean loss to `grads`.
-    pub(super) fn learn(&self, groups: &[Group], masks: Masks, grads: &mut [f32], pool: &mut Pool) -> Result<BatchLoss> {
+    pub(super) fn learn(
+        &self,
+        groups: &[Group],
+        masks: Masks,
+        grads: &mut [f32],
+        pool: &mut Pool,
+    ) -> Result<BatchLoss> {
         let mut loss = self.count(groups);
         let weight = 1.0 / loss.labels as f32;
         let masks = (masks.rate > 0.0).then_some(masks);
@@ -94,7 +100,10 @@ impl Runner<'_> {
         let prefix = self.run_prefix(group, plan.keep_prefix, masks, pool);
         let contexts = prefix.as_ref().map(|p| p.contexts.as_slice());
         let zeros = |contexts: &[Matrix]| -> Vec<Matrix> {
-            contexts.iter().map(|c| Matrix::zeros(c.rows(), c.cols())).collect()
+            contexts
+                .iter()
+                .map(|c| Matrix::zeros(c.rows(), c.cols()))
+                .collect()
         };
         let mut context_grads = contexts.map(zeros);
         for (members, keep) in &plan.micro {
@@ -103,10 +112,19 @@ impl Runner<'_> {
             let pass = self.pass(&micro.rows, micro.dropout.as_ref());
             let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
             let (tape, hidden) = decoder::forward(&pass, x, contexts, *keep, pool);
-            let (losses, dx) = head::losses_and_gradient(self.model, &hidden, &micro.predicts, weight, pool);
+            let (losses, dx) =
+                head::losses_and_gradient(self.model, &hidden, &micro.predicts, weight, pool);
             pool.give(hidden);
             loss.take(&micro, &losses);
-            decoder::backward(&pass, tape, dx, contexts, context_grads.as_deref_mut(), grads, pool);
+            decoder::backward(
+                &pass,
+                tape,
+                dx,
+                contexts,
+                context_grads.as_deref_mut(),
+                grads,
+                pool,
+            );
         }
         if let (Some(prefix), Some(context_grads)) = (prefix, context_grads) {
             let pass = self.pass(&prefix.rows, prefix.dropout.as_ref());
@@ -136,7 +154,13 @@ impl Runner<'_> {
         Ok(loss)
     }
 
-    fn run_prefix(&self, group: &Group, keep: Keep, masks: Option<Masks>, pool: &mut Pool) -> Option<Prefix> {
+    fn run_prefix(
+        &self,
+        group: &Group,
+        keep: Keep,
+        masks: Option<Masks>,
+        pool: &mut Pool,
+    ) -> Option<Prefix> {
         if group.prefix == 0 {
             return None;
         }
@@ -149,13 +173,21 @@ impl Runner<'_> {
         let pass = self.pass(&rows, dropout.as_ref());
         let x = decoder::embed(self.model, ids.iter().copied(), pool);
         let (tape, contexts) = decoder::forward_prefix(&pass, x, keep, pool);
-        Some(Prefix { rows, dropout, tape, contexts })
+        Some(Prefix {
+            rows,
+            dropout,
+            tape,
+            contexts,
+        })
     }
 
     fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>) -> Micro {
-        let lens = members.iter().map(|m| self.examples[*m].read() - group.prefix);
+        let lens = members
+            .iter()
+            .map(|m| self.examples[*m].read() - group.prefix);
         let rows = Rows::new(lens, group.prefix);
-        let (mut ids, mut predicts, mut counts, mut keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut predicts, mut counts, mut keys) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for member in members {
             let example = &self.examples[*member];
             let before = predicts.len();
@@ -170,11 +202,23 @@ impl Runner<'_> {
             }
         }
         let dropout = masks.map(|m| Dropout::new(m.rate, keys));
-        Micro { rows, ids, predicts, counts, dropout }
+        Micro {
+            rows,
+            ids,
+            predicts,
+            counts,
+            dropout,
+        }
     }
 
     fn pass<'p>(&'p self, rows: &'p Rows, dropout: Option<&'p Dropout>) -> Pass<'p> {
-        Pass { model: self.model, adapter: Some(self.adapter), rope: self.rope, rows, dropout }
+        Pass {
+            model: self.model,
+            adapter: Some(self.adapter),
+            rope: self.rope,
+            rows,
+            dropout,
+        }
     }
 
     fn count(&self, groups: &[Group]) -> BatchLoss {
@@ -192,7 +236,11 @@ impl Runner<'_> {
     }
 
     fn check_cancel(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+        if self.cancel.load(Ordering::Relaxed) {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -224,10 +272,13 @@ impl Masks {
 
 /// Names a row for dropout by its id alone.
 fn row_stream(id: &str) -> u64 {
-    id.bytes().fold(0x0072_6f77, |hash, byte| dropout::mix(hash ^ u64::from(byte)))
+    id.bytes().fold(0x0072_6f77, |hash, byte| {
+        dropout::mix(hash ^ u64::from(byte))
+    })
 }
 
 /// Names a prefix for dropout by its ids.
 fn prefix_stream(ids: &[u32]) -> u64 {
-    ids.iter().fold(0x7072_6566, |hash, id| dropout::mix(hash ^ u64::from(*id)))
+    ids.iter()
+        .fold(0x7072_6566, |hash, id| dropout::mix(hash ^ u64::from(*id)))
 }

@@ -51,7 +51,7 @@ pub fn train(
     let mut run = Run::start(model, adapter, train, val, config, checkpoints, cancel)?;
     run.announce(sink);
     let outcome = run.all_steps(sink);
-    if outcome.is_err() && run.progress.state.done() > run.saved {
+    if outcome.is_err() && run.unsaved {
         run.save(sink)?;
     }
     outcome?;
@@ -73,8 +73,8 @@ struct Run<'a> {
     pool: Pool,
     total: u64,
     progress: Progress,
-    /// Steps in the newest checkpoint.
-    saved: u64,
+    /// Something has happened since the newest checkpoint.
+    unsaved: bool,
 }
 
 impl<'a> Run<'a> {
@@ -88,10 +88,16 @@ impl<'a> Run<'a> {
         cancel: &'a AtomicBool,
     ) -> Result<Self> {
         let per_epoch = train.len().div_ceil(config.batch) as u64;
-        let total = config.max_steps.unwrap_or(u64::MAX).min(per_epoch * config.epochs as u64);
+        let total = config
+            .max_steps
+            .unwrap_or(u64::MAX)
+            .min(per_epoch * config.epochs as u64);
         let fingerprint = fingerprint(model, adapter, train, val, config);
         let len = adapter.values().len();
-        let stored = checkpoints.map(|dir| checkpoint::load(dir, fingerprint, len)).transpose()?.flatten();
+        let stored = checkpoints
+            .map(|dir| checkpoint::load(dir, fingerprint, len))
+            .transpose()?
+            .flatten();
         let progress = stored.unwrap_or_else(|| Progress {
             state: LoopState::new(fingerprint),
             values: adapter.values().to_vec(),
@@ -101,14 +107,19 @@ impl<'a> Run<'a> {
         adapter.values_mut().copy_from_slice(&progress.values);
         model.attach(adapter)?;
         let shape = model.config();
-        let longest = train.iter().chain(val).map(|e| e.ids.len()).max().unwrap_or(0);
+        let longest = train
+            .iter()
+            .chain(val)
+            .map(|e| e.ids.len())
+            .max()
+            .unwrap_or(0);
         let everything: Vec<usize> = (0..val.len()).collect();
         Ok(Self {
             rope: RopeTable::new(shape.head_dim, shape.rope_theta, longest),
             budget: Budget::new(shape, adapter.config().r, config),
             val_groups: batch::group(val, &everything, config.shared_prefix),
             pool: Pool::default(),
-            saved: progress.state.done(),
+            unsaved: false,
             model,
             adapter,
             train,
@@ -125,7 +136,11 @@ impl<'a> Run<'a> {
         let done = self.progress.state.done();
         let peaks = (done..self.total).map(|step| {
             let groups = self.groups(step);
-            groups.iter().map(|g| self.budget.peak(self.train, g)).max().unwrap_or(0)
+            groups
+                .iter()
+                .map(|g| self.budget.peak(self.train, g))
+                .max()
+                .unwrap_or(0)
         });
         let values = self.adapter.values().len() as u64;
         sink(TrainEvent::Started {
@@ -141,18 +156,34 @@ impl<'a> Run<'a> {
         });
     }
 
+    /// Every step ends with what is due after it. A run that was stopped in between (its checkpoint then
+    /// holds the step but not the validation) makes up for it before it goes on.
     fn all_steps(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+        self.after_step(sink)?;
         while self.progress.state.done() < self.total && !self.progress.state.stopped {
             self.one_step(sink)?;
-            let step = self.progress.state.done();
-            let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
-            if !self.val.is_empty() && (due(self.config.eval_every) || step == self.total) {
-                self.validate(sink)?;
-                self.sample(sink)?;
-            }
-            if due(self.config.save_every) || step == self.total {
-                self.save(sink)?;
-            }
+            self.after_step(sink)?;
+        }
+        Ok(())
+    }
+
+    fn after_step(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+        let step = self.progress.state.done();
+        if step == 0 {
+            return Ok(());
+        }
+        let last = step == self.total;
+        let due = |every: Option<u64>| {
+            last || every.is_some_and(|n| step.is_multiple_of(n))
+        };
+        let judged = self.progress.state.validations.last().is_some_and(|v| v.step == step);
+        if !self.val.is_empty() && due(self.config.eval_every) && !judged {
+            self.validate(sink)?;
+            self.sample(sink)?;
+            self.unsaved = true;
+        }
+        if self.unsaved && (due(self.config.save_every) || self.progress.state.stopped) {
+            self.save(sink)?;
         }
         Ok(())
     }
@@ -183,13 +214,25 @@ impl<'a> Run<'a> {
         let groups = self.groups(step);
         let mut pool = std::mem::take(&mut self.pool);
         let mut grads = pool.zeros(1, self.adapter.values().len());
-        let masks = Masks { rate: self.adapter.config().dropout, seed: self.config.seed, step };
-        let loss = self.runner(self.train).learn(&groups, masks, grads.data_mut(), &mut pool)?;
+        let masks = Masks {
+            rate: self.adapter.config().dropout,
+            seed: self.config.seed,
+            step,
+        };
+        let loss = self
+            .runner(self.train)
+            .learn(&groups, masks, grads.data_mut(), &mut pool)?;
         let norm = adamw::norm(grads.data());
         self.check_finite(step, &loss, norm, &groups)?;
         let lr = schedule::rate(self.config, step, self.total);
         let factor = adamw::clip_factor(norm, self.config.clip);
-        self.progress.adam.step(self.adapter.values_mut(), grads.data(), factor, lr, self.config);
+        self.progress.adam.step(
+            self.adapter.values_mut(),
+            grads.data(),
+            factor,
+            lr,
+            self.config,
+        );
         self.model.attach(self.adapter)?;
         pool.give(grads);
         self.pool = pool;
@@ -203,7 +246,12 @@ impl<'a> Run<'a> {
             separate_tokens: loss.separate_tokens,
         };
         self.progress.state.steps.push(record.clone());
-        sink(TrainEvent::Step { record, of: self.total, seconds: begun.elapsed().as_secs_f64() });
+        self.unsaved = true;
+        sink(TrainEvent::Step {
+            record,
+            of: self.total,
+            seconds: begun.elapsed().as_secs_f64(),
+        });
         Ok(())
     }
 
@@ -213,12 +261,21 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let named = if loss.broken.is_empty() {
-            groups.iter().flat_map(|g| g.members.iter().copied()).collect()
+            groups
+                .iter()
+                .flat_map(|g| g.members.iter().copied())
+                .collect()
         } else {
             loss.broken.clone()
         };
-        let rows = named.into_iter().map(|i: usize| self.train[i].id.clone()).collect();
-        Err(Error::NonFinite { step: step + 1, rows })
+        let rows = named
+            .into_iter()
+            .map(|i: usize| self.train[i].id.clone())
+            .collect();
+        Err(Error::NonFinite {
+            step: step + 1,
+            rows,
+        })
     }
 
     fn validate(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
@@ -227,36 +284,59 @@ impl<'a> Run<'a> {
         let loss = self.runner(self.val).judge(&self.val_groups, &mut pool)?;
         self.pool = pool;
         let state = &mut self.progress.state;
-        let record = Validation { step: state.done(), loss: loss.mean() };
+        let record = Validation {
+            step: state.done(),
+            loss: loss.mean(),
+        };
         let best = state.best.as_ref().is_none_or(|b| record.loss < b.loss);
         state.stale = if best { 0 } else { state.stale + 1 };
-        state.stopped = self.config.early_stop.is_some_and(|patience| state.stale >= patience);
+        state.stopped = self
+            .config
+            .early_stop
+            .is_some_and(|patience| state.stale >= patience);
         if best {
             state.best = Some(record.clone());
-            self.progress.best = self.config.keep_best.then(|| self.adapter.values().to_vec());
+            self.progress.best = self
+                .config
+                .keep_best
+                .then(|| self.adapter.values().to_vec());
         }
         state.validations.push(record.clone());
-        sink(TrainEvent::Validated { record, best, seconds: begun.elapsed().as_secs_f64() });
+        sink(TrainEvent::Validated {
+            record,
+            best,
+            seconds: begun.elapsed().as_secs_f64(),
+        });
         Ok(())
     }
 
     fn sample(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
-        let Some(samples) = &self.config.samples else { return Ok(()) };
+        let Some(samples) = &self.config.samples else {
+            return Ok(());
+        };
         let prompts: Vec<Vec<u32>> = samples.prompts.iter().map(|(_, ids)| ids.clone()).collect();
         let generator = Generator::attached(self.model, Some(self.adapter));
         let answers = generator.generate(&prompts, samples.max_new, &samples.stop)?;
         for ((name, _), ids) in samples.prompts.iter().zip(answers) {
-            sink(TrainEvent::Sample { step: self.progress.state.done(), name: name.clone(), ids });
+            sink(TrainEvent::Sample {
+                step: self.progress.state.done(),
+                name: name.clone(),
+                ids,
+            });
         }
         Ok(())
     }
 
     fn save(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
-        let Some(dir) = self.checkpoints else { return Ok(()) };
+        let Some(dir) = self.checkpoints else {
+            return Ok(());
+        };
         self.progress.values.copy_from_slice(self.adapter.values());
         checkpoint::save(dir, &self.progress)?;
-        self.saved = self.progress.state.done();
-        sink(TrainEvent::Saved { step: self.saved });
+        self.unsaved = false;
+        sink(TrainEvent::Saved {
+            step: self.progress.state.done(),
+        });
         Ok(())
     }
 
@@ -268,16 +348,36 @@ impl<'a> Run<'a> {
             self.model.attach(self.adapter)?;
             returned_step = validation.step;
         }
-        let stop = if state.stopped && state.done() < self.total { Stop::Early } else { Stop::Finished };
-        Ok(TrainReport { steps: state.steps, validations: state.validations, best: state.best, stop, returned_step })
+        let stop = if state.stopped && state.done() < self.total {
+            Stop::Early
+        } else {
+            Stop::Finished
+        };
+        Ok(TrainReport {
+            steps: state.steps,
+            validations: state.validations,
+            best: state.best,
+            stop,
+            returned_step,
+        })
     }
 }
 
 /// All that changes the bits of a run. How often it saves, validates for show, or holds rows is not in it
 /// unless it changes the result.
-fn fingerprint(model: &Model, adapter: &Adapter, train: &[Example], val: &[Example], config: &TrainConfig) -> u64 {
+fn fingerprint(
+    model: &Model,
+    adapter: &Adapter,
+    train: &[Example],
+    val: &[Example],
+    config: &TrainConfig,
+) -> u64 {
     let mut print = Fingerprint::new();
-    let settings = TrainConfig { save_every: None, samples: None, ..config.clone() };
+    let settings = TrainConfig {
+        save_every: None,
+        samples: None,
+        ..config.clone()
+    };
     print.add(format!("{settings:?} {:?} {:?}", adapter.config(), model.config()).as_bytes());
     for value in model.final_norm.iter().chain(adapter.values()) {
         print.add(&value.to_le_bytes());
@@ -288,7 +388,13 @@ fn fingerprint(model: &Model, adapter: &Adapter, train: &[Example], val: &[Examp
             print.add(example.id.as_bytes());
             let ids: Vec<u8> = example.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             print.add(&ids);
-            print.add(&example.labels.iter().map(|l| u8::from(*l)).collect::<Vec<_>>());
+            print.add(
+                &example
+                    .labels
+                    .iter()
+                    .map(|l| u8::from(*l))
+                    .collect::<Vec<_>>(),
+            );
         }
     }
     print.finish()
