@@ -6,6 +6,7 @@ pub(crate) mod decoder;
 pub(crate) mod head;
 pub(crate) mod layer;
 pub(crate) mod linear;
+mod load;
 pub mod model;
 pub(crate) mod pass;
 pub(crate) mod pool;

@@ -51,7 +51,7 @@ pub fn train(
     let mut run = Run::start(model, adapter, train, val, config, checkpoints, cancel)?;
     run.announce(sink);
     let outcome = run.all_steps(sink);
-    if outcome.is_err() && run.progress.state.done() > run.saved {
+    if outcome.is_err() && run.unsaved {
         run.save(sink)?;
     }
     outcome?;
@@ -73,8 +73,8 @@ struct Run<'a> {
     pool: Pool,
     total: u64,
     progress: Progress,
-    /// Steps in the newest checkpoint.
-    saved: u64,
+    /// Something has happened since the newest checkpoint.
+    unsaved: bool,
 }
 
 impl<'a> Run<'a> {
@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
             budget: Budget::new(shape, adapter.config().r, config),
             val_groups: batch::group(val, &everything, config.shared_prefix),
             pool: Pool::default(),
-            saved: progress.state.done(),
+            unsaved: false,
             model,
             adapter,
             train,
@@ -156,18 +156,34 @@ impl<'a> Run<'a> {
         });
     }
 
+    /// Every step ends with what is due after it. A run that was stopped in between (its checkpoint then
+    /// holds the step but not the validation) makes up for it before it goes on.
     fn all_steps(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+        self.after_step(sink)?;
         while self.progress.state.done() < self.total && !self.progress.state.stopped {
             self.one_step(sink)?;
-            let step = self.progress.state.done();
-            let due = |every: Option<u64>| every.is_some_and(|n| step.is_multiple_of(n));
-            if !self.val.is_empty() && (due(self.config.eval_every) || step == self.total) {
-                self.validate(sink)?;
-                self.sample(sink)?;
-            }
-            if due(self.config.save_every) || step == self.total {
-                self.save(sink)?;
-            }
+            self.after_step(sink)?;
+        }
+        Ok(())
+    }
+
+    fn after_step(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+        let step = self.progress.state.done();
+        if step == 0 {
+            return Ok(());
+        }
+        let last = step == self.total;
+        let due = |every: Option<u64>| {
+            last || every.is_some_and(|n| step.is_multiple_of(n))
+        };
+        let judged = self.progress.state.validations.last().is_some_and(|v| v.step == step);
+        if !self.val.is_empty() && due(self.config.eval_every) && !judged {
+            self.validate(sink)?;
+            self.sample(sink)?;
+            self.unsaved = true;
+        }
+        if self.unsaved && (due(self.config.save_every) || self.progress.state.stopped) {
+            self.save(sink)?;
         }
         Ok(())
     }
@@ -230,6 +246,7 @@ impl<'a> Run<'a> {
             separate_tokens: loss.separate_tokens,
         };
         self.progress.state.steps.push(record.clone());
+        self.unsaved = true;
         sink(TrainEvent::Step {
             record,
             of: self.total,
@@ -316,8 +333,10 @@ impl<'a> Run<'a> {
         };
         self.progress.values.copy_from_slice(self.adapter.values());
         checkpoint::save(dir, &self.progress)?;
-        self.saved = self.progress.state.done();
-        sink(TrainEvent::Saved { step: self.saved });
+        self.unsaved = false;
+        sink(TrainEvent::Saved {
+            step: self.progress.state.done(),
+        });
         Ok(())
     }
 
