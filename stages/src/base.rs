@@ -16,7 +16,7 @@ use crate::prompt::system_prompt;
 use crate::tools::ToolSet;
 
 /// Raised whenever equal rows would become other ids.
-pub const TEMPLATE_VERSION: u32 = 1;
+pub(crate) const TEMPLATE_VERSION: u32 = 1;
 
 /// A base model and the system prompt that goes with it.
 pub(crate) struct Base {

@@ -15,6 +15,8 @@ pub mod fetch;
 pub mod format;
 mod http;
 pub mod prompt;
+#[cfg(test)]
+mod model_tests;
 pub mod registry;
 pub mod similarity;
 pub mod split;

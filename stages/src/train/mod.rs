@@ -100,7 +100,7 @@ impl Stage for Train {
             ctx.cancel,
         )
         .map_err(|error| engine(&error))?;
-        adapter_files::save(&adapter, &ctx.output.join("adapter"), Dtype::F32, None)?;
+        adapter_files::save(&adapter, &ctx.output.join("adapter"), Dtype::F32)?;
         report::write(&ctx.output, &done, (rows.len(), val.len()), ctx)
     }
 }
