@@ -5,6 +5,7 @@
 
 mod gguf;
 mod hf;
+mod hf_keys;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};

@@ -1,7 +1,8 @@
 //! Chat forms: Mistral against mistral-common, ChatML and rendered templates over a byte tokenizer.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use proptest::prelude::*;
 use qlora::chat::TemplateSource;
 use qlora::{ChatMessage, ChatTemplate, EncodedChat, Role, Tokenizer};
 
@@ -303,4 +304,62 @@ fn a_template_whose_answers_cannot_be_placed_is_refused() {
         refusal("{{ raise_exception('no talk today') }}", &talk),
         "the chat template refuses the conversation: no talk today"
     );
+}
+
+static MISTRAL_CHAT: LazyLock<ChatTemplate> = LazyLock::new(mistral);
+static CHATML_CHAT: LazyLock<ChatTemplate> =
+    LazyLock::new(|| template(byte_tokenizer(&["<|im_start|>", "<|im_end|>"]), CHATML));
+
+/// Text with what templates are made of strewn in.
+fn content() -> impl Strategy<Value = String> {
+    let markers = [
+        "[INST]",
+        " [/INST] ",
+        "</s>",
+        "<s>",
+        "<|im_end|>",
+        "\n",
+        "  ",
+        "<|im_start|>user\n",
+    ];
+    let piece = prop_oneof![
+        "[a-z0-9 ]{0,8}",
+        "\\PC{0,4}",
+        prop::sample::select(markers.to_vec()).prop_map(String::from),
+    ];
+    prop::collection::vec(piece, 1..5).prop_map(|pieces| format!("x{}", pieces.concat()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is said, training sees the very prompt that generation makes, then the answer's own ids and one
+    /// end, and labels are those ids alone.
+    #[test]
+    fn an_answer_is_labelled_whole_after_the_prompt_that_generation_makes(
+        rules in content(), question in content(), first in content(), more in content(), last in content()
+    ) {
+        let messages = [system(&rules), user(&question), answer(&first), user(&more), answer(&last)];
+        for chat in [&*MISTRAL_CHAT, &*CHATML_CHAT] {
+            let whole = chat.encode_chat(&messages, false).unwrap();
+            let mut expected = vec![false; whole.ids.len()];
+            for (at, text) in [(2, &first), (4, &last)] {
+                let prompt = chat.encode_chat(&messages[..at], true).unwrap().ids;
+                let mut ids = chat.tokenizer().encode(text).unwrap();
+                ids.extend(chat.stop_ids().unwrap());
+                prop_assert!(whole.ids.starts_with(&prompt));
+                prop_assert!(whole.ids[prompt.len()..].starts_with(&ids));
+                expected[prompt.len()..prompt.len() + ids.len()].fill(true);
+            }
+            prop_assert_eq!(&whole.labels, &expected);
+        }
+    }
+}
+
+#[test]
+fn templates_and_models_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<ChatTemplate>();
+    shared::<Tokenizer>();
+    shared::<qlora::ModelFiles>();
 }

@@ -6,9 +6,12 @@
 )]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use qlora::{ChatMessage, ModelFiles, Role};
+use qlora::chat::TemplateSource;
+use qlora::{ChatMessage, ChatTemplate, ModelFiles, Role, Tokenizer};
+use rayon::prelude::*;
 
 use crate::support::{golden, json_file};
 
@@ -171,4 +174,46 @@ fn its_conversations_are_those_of_its_own_template() {
             answers
         );
     }
+}
+
+#[test]
+fn its_side_files_make_the_same_chat_again() {
+    let Some(model) = model() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in model.tokenizer_files().unwrap() {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let tokenizer = Arc::new(Tokenizer::from_folder(folder.path()).unwrap());
+    let source = TemplateSource::from_folder(folder.path()).unwrap().unwrap();
+    let again = ChatTemplate::new(tokenizer, &source).unwrap();
+    let messages = [
+        ChatMessage::new(Role::User, "remind me at 9:30"),
+        ChatMessage::new(Role::Assistant, "Done."),
+    ];
+    let original = model.chat().unwrap();
+    assert_eq!(again.form(), original.form());
+    assert_eq!(
+        again.encode_chat(&messages, true).unwrap(),
+        original.encode_chat(&messages, true).unwrap()
+    );
+}
+
+#[test]
+fn its_weights_are_all_finite_and_a_hundred_and_thirty_five_million() {
+    let Some(model) = model() else { return };
+    let start = Instant::now();
+    let count: usize = model
+        .names()
+        .par_iter()
+        .map(|name| {
+            let tensor = model.tensor(name).unwrap();
+            assert!(
+                tensor.data().iter().all(|value| value.is_finite()),
+                "{name}"
+            );
+            tensor.data().len()
+        })
+        .sum();
+    println!("{count} weights dequantized in {:?}", start.elapsed());
+    assert_eq!(count, 134_515_008);
 }

@@ -208,3 +208,21 @@ fn a_folder_without_a_tokenizer_says_so() {
         "qlora::format"
     );
 }
+
+#[test]
+fn a_folders_side_files_are_copied_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(
+            golden("peft-refs/tiny_f32").join(file),
+            folder.path().join(file),
+        )
+        .unwrap();
+    }
+    std::fs::write(folder.path().join("tokenizer.json"), "{ }").unwrap();
+    let files = ModelFiles::open(folder.path())
+        .unwrap()
+        .tokenizer_files()
+        .unwrap();
+    assert_eq!(files, [("tokenizer.json".to_string(), b"{ }".to_vec())]);
+}
