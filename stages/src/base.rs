@@ -92,14 +92,6 @@ impl Base {
             .unwrap_or_else(|error| format!("(undecodable: {error})"))
     }
 
-    /// The tokenizer as `tokenizer.json` text.
-    pub(crate) fn tokenizer_json(&self) -> Result<String, StageError> {
-        self.template
-            .tokenizer()
-            .to_json()
-            .map_err(|error| engine(&error))
-    }
-
     fn encode(&self, chat: &[ChatMessage], generate: bool) -> Result<Encoded, StageError> {
         let chat: Vec<_> = chat
             .iter()

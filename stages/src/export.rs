@@ -153,8 +153,10 @@ impl Stage for Export {
         adapter
             .save(&folder, dtype)
             .map_err(|error| engine(&error))?;
-        write(&folder.join("tokenizer.json"), &base.tokenizer_json()?)?;
-        write(&ctx.output.join("system-prompt.txt"), base.system())?;
+        for (name, bytes) in base.files.tokenizer_files().map_err(|error| engine(&error))? {
+            write(&folder.join(name), &bytes)?;
+        }
+        write(&ctx.output.join("system-prompt.txt"), base.system().as_bytes())?;
         let bytes = size(&folder.join("adapter_model.safetensors"))?
             + size(&folder.join("adapter_config.json"))?;
         if params.text("target").as_deref() == Some("cloudflare") {
@@ -174,7 +176,8 @@ impl Stage for Export {
 }
 
 fn check_model_type(wanted: &str, base: &str) -> Result<(), StageError> {
-    if wanted == base {
+    // A GGUF of Mistral says `llama`: without a sliding window the two are one architecture.
+    if wanted == base || (wanted == "mistral" && base == "llama") {
         return Ok(());
     }
     Err(StageError::new(
@@ -206,8 +209,8 @@ fn check_limits(rank: i64, bytes: u64) -> Result<(), StageError> {
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), StageError> {
-    std::fs::write(path, text).map_err(|error| StageError::io(path, &error))
+fn write(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
+    std::fs::write(path, bytes).map_err(|error| StageError::io(path, &error))
 }
 
 fn size(path: &Path) -> Result<u64, StageError> {

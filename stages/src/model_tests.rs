@@ -137,6 +137,6 @@ fn export_refuses_another_model_type() {
     let trained = trained(json!({ "max_steps": 1 }));
     let mut bench = bench();
     bench.inputs.insert("adapter".to_owned(), vec![trained.out().join("adapter")]);
-    let error = bench.run(&Export, json!({ "model_type": "mistral" })).unwrap_err();
+    let error = bench.run(&Export, json!({ "model_type": "gemma" })).unwrap_err();
     assert_eq!(error.code, "export::base-mismatch");
 }
