@@ -1,1 +1,6 @@
-//! skeleton
+//! tunesmith: `make` for LLM fine-tunes. The orchestrator as a library.
+//!
+//! Imports run one way: cli -> {run, report} -> {plan, event} -> graph -> config.
+
+pub mod config;
+pub mod event;

@@ -3,6 +3,9 @@
 //! It reads base models (safetensors, bitsandbytes 4-bit, GGUF), trains and samples LoRA adapters,
 //! and reads and writes PEFT adapter folders. It must not know of YAML, stages or pipelines.
 
+/// Raised whenever equal inputs would train or answer differently.
+pub const ENGINE_VERSION: u32 = 1;
+
 pub mod chat;
 pub mod config;
 pub mod dtype;

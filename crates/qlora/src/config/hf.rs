@@ -129,7 +129,7 @@ pub(crate) fn from_hf(root: &Value) -> Result<ModelConfig> {
     let kv_heads = match (keys.optional_size("num_key_value_heads")?, architecture) {
         (Some(kv_heads), _) => kv_heads,
         (None, Architecture::Llama) => heads,
-        (None, _) => return Err(keys.missing("num_key_value_heads")),
+        (None, _) => return Err(Keys::missing("num_key_value_heads")),
     };
     let head_dim = match keys.optional_size("head_dim")? {
         Some(head_dim) => head_dim,
@@ -345,7 +345,7 @@ impl Keys<'_> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    fn missing(&self, key: &str) -> Error {
+    fn missing(key: &str) -> Error {
         Error::unsupported(
             key,
             "absent",
@@ -409,7 +409,7 @@ impl Keys<'_> {
     }
 
     fn size(&self, key: &str) -> Result<usize> {
-        self.optional_size(key)?.ok_or_else(|| self.missing(key))
+        self.optional_size(key)?.ok_or_else(|| Self::missing(key))
     }
 
     fn optional_number(&self, key: &str) -> Result<Option<f64>> {

@@ -262,7 +262,12 @@ fn bytes_that_are_no_gguf_are_refused() {
             .to_string()
             .ends_with("GGUF version 9 is not 2 or 3")
     );
-    // Absurd counts end in an error, not in an allocation.
-    assert_eq!(with(8, &[0xff; 8]).code(), "qlora::truncated");
-    assert_eq!(with(24, &[0xff; 8]).code(), "qlora::truncated");
+    // Absurd counts end in an error, not in an allocation: of tensors, of metadata, of a string's bytes.
+    for at in [8, 16, 24] {
+        let error = with(at, &[0xff; 8]);
+        assert!(
+            matches!(error.code(), "qlora::truncated" | "qlora::format"),
+            "{error}"
+        );
+    }
 }

@@ -1,5 +1,10 @@
 //! The real SmolLM2-135M-Instruct GGUF, where `TUNESMITH_SMOLLM2` names it.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "a skipped test says so, and opening tells its time"
+)]
+
 use std::path::PathBuf;
 use std::time::Instant;
 

@@ -39,12 +39,6 @@ impl Golden {
             .map(|view| (view.dtype(), view.data()))
     }
 
-    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
-        self.raw(name)
-            .unwrap_or_else(|| panic!("no tensor {name}"))
-            .1
-    }
-
     pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
         let (dtype, bytes) = self.raw(name).unwrap_or_else(|| panic!("no tensor {name}"));
         let dtype = match dtype {

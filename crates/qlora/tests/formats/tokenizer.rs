@@ -74,7 +74,13 @@ fn pieces_and_scores_of_a_gguf_tokenize_as_the_original() {
     for (piece, id) in root["model"]["vocab"].as_object().unwrap() {
         pieces[id.as_u64().unwrap() as usize].clone_from(piece);
     }
-    // Ids 0..259 are <unk>, controls and bytes; after them a piece's score is minus its rank.
+    // As in tokenizer.model.v1: ids 0..259 are <unk>, controls and bytes; after them a piece's score is
+    // minus its rank, and runs of spaces come last of all.
+    let score = |id: usize| match id {
+        0..259 => 0.0,
+        _ if pieces[id].chars().all(|c| c == '▁') => -1e9,
+        _ => -(id as f32 - 259.0),
+    };
     let kind = |id: usize| match id {
         0 => 2,
         1 | 2 => 3,
@@ -89,11 +95,7 @@ fn pieces_and_scores_of_a_gguf_tokenize_as_the_original() {
         ),
         (
             "tokenizer.ggml.scores",
-            Value::Array(
-                (0..32000)
-                    .map(|id| Value::F32(-(id as f32 - 259.0).max(0.0)))
-                    .collect(),
-            ),
+            Value::Array((0..32000).map(|id| Value::F32(score(id))).collect()),
         ),
         (
             "tokenizer.ggml.token_type",
@@ -103,6 +105,8 @@ fn pieces_and_scores_of_a_gguf_tokenize_as_the_original() {
         ("tokenizer.ggml.eos_token_id", Value::U32(2)),
     ])
     .unwrap();
+    let merges = serde_json::from_str::<serde_json::Value>(&rebuilt.to_json().unwrap()).unwrap()["model"]["merges"].take();
+    assert!(merges == root["model"]["merges"], "the merges differ");
     let original = mistral();
     for row in json_file(&golden("mistral-v1-tokenizer/fixtures_single_turn.json"))
         .as_array()

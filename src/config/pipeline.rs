@@ -1,0 +1,154 @@
+//! The checked pipeline: every name resolved, every `${...}` evaluated, one profile.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use stages::{Effect, Params, Pool, Stage};
+
+/// Byte range in the text of `pipeline.yaml`.
+pub type Span = Range<usize>;
+
+/// A value that a `matrix` cell binds (none yet: cells arrive with sweeps).
+pub type CellValue = Value;
+
+/// A whole pipeline under one profile.
+pub struct Pipeline {
+    /// `name:`
+    pub name: String,
+    /// Folder of the pipeline file; relative paths start here.
+    pub root: PathBuf,
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// Its text, for drawing faults.
+    pub text: String,
+    /// The chosen profile (`default` where the file declares none).
+    pub profile: String,
+    /// Every profile the file declares.
+    pub profiles: Vec<String>,
+    /// `seed:`, 0 by default; part of every key.
+    pub seed: u64,
+    /// Parameters after profile and `--set`.
+    pub params: BTreeMap<String, Value>,
+    /// Stages of this profile in file order (a stage may say `profiles: [..]`).
+    pub stages: Vec<StageSpec>,
+}
+
+/// One stage.
+pub struct StageSpec {
+    /// Its name.
+    pub id: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// What it does.
+    pub action: Action,
+    /// Its inputs in file order.
+    pub inputs: Vec<InputSpec>,
+    /// `env:`: keyed, handed through.
+    pub env: BTreeMap<String, String>,
+    /// `secrets:`: names handed through unkeyed, masked in logs.
+    pub secrets: Vec<String>,
+    /// Slots it takes.
+    pub resources: Resources,
+    /// Retries and time-out.
+    pub limits: Limits,
+    /// Checks on its metrics, in no key.
+    pub gates: Vec<Gate>,
+    /// Whether it changes something outside.
+    pub effect: Effect,
+    /// Fields and their places, `with.lr`, `inputs.rows`: for faults found later.
+    pub spans: BTreeMap<String, Span>,
+}
+
+/// What a stage does.
+pub enum Action {
+    /// `uses:` a built-in stage.
+    Builtin {
+        /// The stage.
+        stage: &'static dyn Stage,
+        /// Checked parameters.
+        params: Params,
+    },
+    /// `run:` a shell command.
+    Shell {
+        /// The command after substitution of parameters; `${inputs.x}` and
+        /// `${outputs.x}` stay and are filled in by the executor.
+        command: String,
+        /// Outputs: name and path below the scratch folder. The first is the default.
+        outputs: Vec<(String, String)>,
+    },
+}
+
+/// One named input.
+pub struct InputSpec {
+    /// Port name.
+    pub name: String,
+    /// Where the value stands.
+    pub span: Span,
+    /// What it names; several where a list is written.
+    pub references: Vec<Reference>,
+}
+
+/// What an input names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reference {
+    /// An output of another stage.
+    Product {
+        /// Stage id.
+        stage: String,
+        /// Output name.
+        product: String,
+    },
+    /// A file or folder, relative to the pipeline's folder or absolute.
+    Path(PathBuf),
+}
+
+/// Slots a stage takes while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// The pool.
+    pub pool: Pool,
+    /// Slots of that pool.
+    pub slots: usize,
+}
+
+/// Retries and time-out, in no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Further tries after a retryable failure.
+    pub retries: u32,
+    /// Wall-clock limit.
+    pub timeout: Option<Duration>,
+}
+
+/// `gates:` entry, `tool_selection: ">= 0.8"`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Metric name.
+    pub metric: String,
+    /// Whether the metric must be at least (true) or at most (false) the threshold.
+    pub at_least: bool,
+    /// The threshold.
+    pub threshold: f64,
+    /// Where it stands.
+    pub span: Span,
+}
+
+impl StageSpec {
+    /// Output names with their paths, the default first.
+    pub fn products(&self) -> Vec<(&str, &str)> {
+        match &self.action {
+            Action::Builtin { stage, .. } => stage
+                .products()
+                .iter()
+                .map(|product| (product.name, product.path))
+                .collect(),
+            Action::Shell { outputs, .. } => outputs
+                .iter()
+                .map(|(name, path)| (name.as_str(), path.as_str()))
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Everything that can be told about a run: the whole agreement between those who do
+//! (`run`) and those who show (`report`).
+//!
+//! Promises: plain serialisable data; a recorded stream can be replayed by any listener.
+//! Must not know: tokio, terminals, the store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use stages::{Outcome, StageError, StageEvent};
+
+/// One thing told. `at` in the envelope is milliseconds since the run began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Milliseconds since the run began.
+    pub at: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum Event {
+    /// The run began; the stages in the order in which they will be shown.
+    RunStarted {
+        /// Pipeline name.
+        pipeline: String,
+        /// Profile.
+        profile: String,
+        /// Stage ids.
+        stages: Vec<String>,
+    },
+    /// A stage's result was there already.
+    StageFresh {
+        /// Stage id.
+        stage: String,
+        /// Its metrics.
+        metrics: BTreeMap<String, f64>,
+        /// Whether it was brought back from the store (its key changed back) rather than
+        /// being the last run's result.
+        restored: bool,
+    },
+    /// A stage began.
+    StageStarted {
+        /// Stage id.
+        stage: String,
+        /// Why it runs, one sentence each.
+        reasons: Vec<String>,
+        /// Its log.
+        log: PathBuf,
+        /// The try, from 1.
+        attempt: u32,
+    },
+    /// A running stage says something.
+    Stage {
+        /// Stage id.
+        stage: String,
+        /// What.
+        said: StageEvent,
+    },
+    /// A stage ended well and its result is committed.
+    StageDone {
+        /// Stage id.
+        stage: String,
+        /// Milliseconds it took.
+        millis: u64,
+        /// What it found out.
+        outcome: Outcome,
+        /// Whether its outputs are the same bytes as those of its last result.
+        unchanged: bool,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// Stage id.
+        stage: String,
+        /// Why.
+        error: StageError,
+        /// Its log.
+        log: PathBuf,
+        /// Whether it will be tried again.
+        again: bool,
+    },
+    /// A stage was not run because something above it failed or the run was cancelled.
+    StageSkipped {
+        /// Stage id.
+        stage: String,
+        /// Why.
+        because: String,
+    },
+    /// A stage with an outside effect could run but was not named.
+    StageReady {
+        /// Stage id.
+        stage: String,
+    },
+    /// A gate was looked at.
+    Gate {
+        /// Stage id.
+        stage: String,
+        /// Metric.
+        metric: String,
+        /// Its value, if the stage gave one.
+        value: Option<f64>,
+        /// `>= 0.8`.
+        wanted: String,
+        /// Whether it holds.
+        passed: bool,
+    },
+    /// Something a person should know that belongs to no stage.
+    Notice {
+        /// Stable code.
+        code: String,
+        /// The sentence.
+        text: String,
+    },
+    /// The run ended.
+    RunFinished {
+        /// `ok`, `failed`, `gate`, `cancelled`.
+        status: String,
+        /// Milliseconds in all.
+        millis: u64,
+        /// Stages that ran.
+        ran: usize,
+        /// Stages that were fresh or restored.
+        fresh: usize,
+    },
+}
