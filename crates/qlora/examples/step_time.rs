@@ -59,10 +59,10 @@ fn model(config: &ModelConfig) -> Result<Model> {
         Ok(random(rows, cols, &mut a))
     };
     let tensor = |name: &str| {
-        Ok(match name.ends_with("norm.weight") {
-            true => Matrix::new(1, config.hidden, vec![1.0; config.hidden]),
-            false => random(config.vocab, config.hidden, &mut b),
-        })
+        if name.ends_with("norm.weight") {
+            return Ok(Matrix::new(1, config.hidden, vec![1.0; config.hidden]));
+        }
+        Ok(random(config.vocab, config.hidden, &mut b))
     };
     Model::from_tensors(config, linear, tensor)
 }

@@ -28,7 +28,7 @@ fn adapted() -> (Model, Adapter) {
 fn slowly(generator: &Generator<'_>, prompt: &[u32], max_new: usize) -> Vec<u32> {
     let mut ids = prompt.to_vec();
     for _ in 0..max_new {
-        let logits = generator.next_logits(&[ids.clone()]).unwrap();
+        let logits = generator.next_logits(std::slice::from_ref(&ids)).unwrap();
         ids.push(most_likely(logits.row(0)).unwrap());
     }
     ids[prompt.len()..].to_vec()
@@ -56,7 +56,9 @@ fn cache_batch_and_prefix_give_what_full_forwards_give() {
         assert_eq!(*answer, slowly(&generator, prompt, 12));
         assert_eq!(
             *answer,
-            generator.generate(&[prompt.clone()], 12, &[]).unwrap()[0],
+            generator
+                .generate(std::slice::from_ref(prompt), 12, &[])
+                .unwrap()[0],
             "alone"
         );
     }

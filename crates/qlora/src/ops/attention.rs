@@ -12,6 +12,10 @@ use rayon::prelude::*;
 
 /// Shape of the heads. Query head `h` uses key/value head `h / (heads / kv_heads)`.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "the names that every config of a decoder uses"
+)]
 pub(crate) struct Heads {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,

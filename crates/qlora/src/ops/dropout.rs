@@ -4,6 +4,10 @@
 //! So the mask does not depend on a row's place in the batch, on micro-batches or on threads, and the
 //! backward draws it again instead of keeping it. Kept values are scaled by `1 / (1 - rate)`.
 //! One mask serves all adapters that read the same input (PEFT draws one per module; both are unbiased).
+#![expect(
+    clippy::inline_always,
+    reason = "a vector loop must be compiled into each of its instruction sets"
+)]
 
 use super::ROWS_PER_TASK;
 use super::simd::vectorized;

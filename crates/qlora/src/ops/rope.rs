@@ -31,11 +31,6 @@ impl RopeTable {
         Self { half, values }
     }
 
-    /// How many positions the table covers.
-    pub(crate) fn positions(&self) -> usize {
-        self.values.len() / (2 * self.half)
-    }
-
     /// Turns the first `heads` heads of every row in place; row `t` stands at `positions[t]`.
     pub(crate) fn rotate(&self, rows: &mut Matrix, heads: usize, positions: &[u32], turn: Turn) {
         let stride = rows.cols();

@@ -3,6 +3,10 @@
 //!
 //! Promise: the same bits with every instruction set. Bodies use plain multiplies and adds (never
 //! contracted by the compiler) and reduce over a fixed number of lanes.
+#![expect(
+    clippy::inline_always,
+    reason = "a vector loop must be compiled into each of its instruction sets"
+)]
 
 /// Lanes of every reduction: one 512-bit register.
 pub(crate) const LANES: usize = 16;

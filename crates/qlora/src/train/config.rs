@@ -141,7 +141,7 @@ impl TrainConfig {
                 "use a small positive number such as `1e-8`",
             ),
             (
-                self.clip.is_some_and(|c| !(c > 0.0)),
+                self.clip.is_some_and(|c| c.is_nan() || c <= 0.0),
                 "clip",
                 "use a positive norm such as `1.0`, or leave it out",
             ),

@@ -16,7 +16,7 @@ use crate::nn::pool::Pool;
 use crate::ops::rope::RopeTable;
 use crate::ops::simd::tests::noise;
 
-const OFF: AtomicBool = AtomicBool::new(false);
+static OFF: AtomicBool = AtomicBool::new(false);
 
 fn adapter(config: &ModelConfig, targets: &[Target], dropout: f32) -> Adapter {
     let lora = LoraConfig {
@@ -66,7 +66,6 @@ fn learn(
     model.attach(adapter).unwrap();
     let shape = model.config().clone();
     let rope = RopeTable::new(shape.head_dim, shape.rope_theta, 100);
-    let cancel = OFF;
     let budget = Budget::new(&shape, adapter.config().r, config);
     let runner = Runner {
         model,
@@ -74,7 +73,7 @@ fn learn(
         rope: &rope,
         examples,
         budget,
-        cancel: &cancel,
+        cancel: &OFF,
     };
     let mut grads = vec![0.0; adapter.values().len()];
     let masks = Masks {

@@ -173,10 +173,13 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let last = step == self.total;
-        let due = |every: Option<u64>| {
-            last || every.is_some_and(|n| step.is_multiple_of(n))
-        };
-        let judged = self.progress.state.validations.last().is_some_and(|v| v.step == step);
+        let due = |every: Option<u64>| last || every.is_some_and(|n| step.is_multiple_of(n));
+        let judged = self
+            .progress
+            .state
+            .validations
+            .last()
+            .is_some_and(|v| v.step == step);
         if !self.val.is_empty() && due(self.config.eval_every) && !judged {
             self.validate(sink)?;
             self.sample(sink)?;
