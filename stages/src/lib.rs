@@ -8,6 +8,8 @@ pub mod contract;
 pub mod fetch;
 mod http;
 pub mod registry;
+mod sha256;
+pub mod upload;
 
 pub use contract::{
     Context, Effect, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site, Stage,

@@ -2,10 +2,11 @@
 
 use crate::contract::Stage;
 use crate::fetch::Fetch;
+use crate::upload::Upload;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[&Fetch]
+    &[&Fetch, &Upload]
 }
 
 /// The stage called `kind` in `uses:`.

@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
 use crate::http::{Http, HttpError, Reply, Request, shown};
+use crate::sha256;
 
+use super::FetchError;
 use super::progress::Progress;
-use super::{FetchError, hex};
 
 /// Bytes that count as getting on: after them a broken transfer has all its attempts again.
 const HEADWAY: u64 = 1 << 20;
@@ -45,8 +46,10 @@ pub(super) fn download(
         // The beginning may stem from other bytes (a file that changed under its name):
         // one more go without it.
         Err(FetchError::Checksum { .. }) if resumed => {
-            http.context()
-                .log(format!("{}: the kept part does not fit; starting anew", shown(&wanted.url)));
+            http.context().log(format!(
+                "{}: the kept part does not fit; starting anew",
+                shown(&wanted.url)
+            ));
             file.restart(progress)?;
             let again = attempt(http, wanted, &mut file, progress);
             clean(again, &file)
@@ -102,7 +105,11 @@ fn attempt(
         match file.take(reply, expected.0, progress)? {
             Ended::Whole => break,
             Ended::Broken(why) => {
-                failures = if file.len - mark.min(file.len) >= HEADWAY { 1 } else { failures + 1 };
+                failures = if file.len - mark.min(file.len) >= HEADWAY {
+                    1
+                } else {
+                    failures + 1
+                };
                 mark = file.len;
                 if failures >= patience.attempts {
                     return Err(match expected.0 {
@@ -172,8 +179,7 @@ fn learn(reply: &Reply, have: u64, expected: &mut (Option<u64>, Option<String>))
 /// The sha256 in an entity tag, when it is one: large files of the hub have it there.
 pub(super) fn sha_of(tag: &str) -> Option<String> {
     let bare = tag.trim().trim_start_matches("W/").trim_matches('"');
-    let is_hash = bare.len() == 64 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hash.then(|| bare.to_ascii_lowercase())
+    sha256::is_hash(bare).then(|| bare.to_ascii_lowercase())
 }
 
 enum Ended {
@@ -225,7 +231,9 @@ impl Part {
         let mut left = self.file.metadata().map_err(fail)?.len();
         let mut buffer = vec![0; 1 << 18];
         while left > 0 {
-            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let most = buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = self.file.read(&mut buffer[..most]).map_err(fail)?;
             if read == 0 {
                 break;
@@ -242,8 +250,13 @@ impl Part {
         progress.take_back(self.len);
         self.len = 0;
         self.hasher = Sha256::new();
-        let start = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
-        start.map(|_| ()).map_err(|error| FetchError::file(&self.path, error))
+        let start = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)));
+        start
+            .map(|_| ())
+            .map_err(|error| FetchError::file(&self.path, error))
     }
 
     /// Appends the answer's body.
@@ -262,9 +275,10 @@ impl Part {
             };
             if read == 0 {
                 let whole = size.is_none_or(|size| self.len >= size);
-                return Ok(match whole {
-                    true => Ended::Whole,
-                    false => Ended::Broken("the connection closed early".to_owned()),
+                return Ok(if whole {
+                    Ended::Whole
+                } else {
+                    Ended::Broken("the connection closed early".to_owned())
                 });
             }
             let written = self.file.write_all(&buffer[..read]);
@@ -276,10 +290,12 @@ impl Part {
     }
 
     fn flush(&mut self) -> Result<(), FetchError> {
-        self.file.flush().map_err(|error| FetchError::file(&self.path, error))
+        self.file
+            .flush()
+            .map_err(|error| FetchError::file(&self.path, error))
     }
 
     fn sha256(&self) -> String {
-        hex(&self.hasher.clone().finalize())
+        sha256::hex(&self.hasher.clone().finalize())
     }
 }

@@ -19,12 +19,11 @@ mod wheel;
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use crate::contract::{
     Context, Fault, Field, Outcome, Params, Pool, Port, Product, Site, Stage, StageError,
 };
 use crate::http::{Environment, Http, Patience};
+use crate::sha256;
 
 pub(crate) use error::FetchError;
 use params::Source;
@@ -159,17 +158,17 @@ fn fetch(
 /// is the reason.
 fn first(faults: &[Fault]) -> StageError {
     match faults.first() {
-        Some(fault) => {
-            StageError::new(&fault.code, &fault.message, &fault.mend).at(&fault.field)
-        }
+        Some(fault) => StageError::new(&fault.code, &fault.message, &fault.mend).at(&fault.field),
         None => StageError::new("fetch::no-source", "no source is given", params::SOURCES),
     }
 }
 
 /// Where an unfinished download of `identity` is kept between runs.
 fn part_path(ctx: &Context<'_>, identity: &str) -> PathBuf {
-    let name = hex(&Sha256::digest(identity.as_bytes()));
-    ctx.keep.join("partial").join(format!("{}.part", &name[..24]))
+    let name = sha256::of(identity.as_bytes());
+    ctx.keep
+        .join("partial")
+        .join(format!("{}.part", &name[..24]))
 }
 
 /// Moves a checked file into the product, across file systems if need be.
@@ -182,11 +181,6 @@ fn settle(from: &Path, to: &Path) -> Result<(), FetchError> {
     }
     std::fs::copy(from, to).map_err(|error| FetchError::file(to, error))?;
     std::fs::remove_file(from).map_err(|error| FetchError::file(from, error))
-}
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

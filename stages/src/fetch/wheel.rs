@@ -8,9 +8,11 @@ use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use crate::sha256;
+
+use super::FetchError;
 use super::params::Package;
 use super::progress::Progress;
-use super::{FetchError, hex};
 
 /// An opened wheel.
 pub(super) struct Wheel<'p> {
@@ -41,10 +43,12 @@ impl<'p> Wheel<'p> {
         let member = self.archive.by_name(&name).ok()?;
         member.take(1 << 20).read_to_string(&mut text).ok()?;
         let head = text.split("\n\n").next().unwrap_or(&text);
-        ["License-Expression:", "License:"].iter().find_map(|field| {
-            let value = head.lines().find_map(|line| line.strip_prefix(field))?;
-            Some(value.trim().to_lowercase()).filter(|value| !value.is_empty())
-        })
+        ["License-Expression:", "License:"]
+            .iter()
+            .find_map(|field| {
+                let value = head.lines().find_map(|line| line.strip_prefix(field))?;
+                Some(value.trim().to_lowercase()).filter(|value| !value.is_empty())
+            })
     }
 
     /// Writes the file to `to`, checks its sha256 if one is given, and gives its size.
@@ -79,7 +83,7 @@ impl<'p> Wheel<'p> {
             size += read as u64;
             progress.add(read as u64)?;
         }
-        let found = hex(&hasher.finalize());
+        let found = sha256::hex(&hasher.finalize());
         match &package.file_sha256 {
             Some(expected) if *expected != found => Err(FetchError::Checksum {
                 what: format!("`{}` of `{}`", package.file, package.requirement),

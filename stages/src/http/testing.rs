@@ -71,11 +71,17 @@ impl Say {
 
     /// A file's bytes, honouring `Range: bytes=N-`.
     pub(crate) fn file(seen: &Seen, bytes: &[u8]) -> Self {
-        let start = seen
-            .header("range")
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let start = seen.header("range").and_then(|range| {
+            range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse()
+                .ok()
+        });
         match start {
-            Some(start) if start >= bytes.len() => Self::new(416, ""),
+            Some(start) if start >= bytes.len() => {
+                Self::new(416, "").with("Content-Range", format!("bytes */{}", bytes.len()))
+            }
             Some(start) => Self::new(206, &bytes[start..]).with(
                 "Content-Range",
                 format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()),
@@ -156,9 +162,9 @@ fn serve(
         !headers.contains_key("transfer-encoding"),
         "every body has a known length"
     );
-    let length = headers.get("content-length").map_or(0, |length| {
-        length.parse().expect("a length is a number")
-    });
+    let length = headers
+        .get("content-length")
+        .map_or(0, |length| length.parse().expect("a length is a number"));
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let seen = Seen {
@@ -204,7 +210,7 @@ pub(crate) fn hasty() -> Patience {
         attempts: 3,
         first: Duration::from_millis(1),
         most: Duration::from_millis(2),
-        longest: Duration::from_secs(60),
+        longest: Duration::from_mins(1),
     }
 }
 
