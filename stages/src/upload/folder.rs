@@ -24,7 +24,9 @@ pub(super) fn upload(
     to: &Path,
     system: Option<&str>,
 ) -> Result<Outcome, UploadError> {
-    let same = adapter::inspect(to, None).is_ok_and(|there| there.digests == adapter.digests);
+    let there = adapter::inspect(to, None).ok();
+    let there = there.map(Adapter::seal).transpose()?;
+    let same = there.is_some_and(|there| there.digests == adapter.digests);
     if !same {
         replace(ctx, from, to)?;
     }

@@ -170,6 +170,7 @@ fn upload(
     let settings = Settings::read(params).map_err(|faults| all(&faults))?;
     let folder = ctx.input("adapter")?;
     let adapter = adapter::inspect(folder, settings.model()).map_err(|faults| all(&faults))?;
+    let adapter = adapter.seal()?;
     let system = match ctx.optional("system") {
         Some(path) => {
             let text = std::fs::read_to_string(path);

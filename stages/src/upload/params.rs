@@ -144,7 +144,7 @@ impl Settings {
             _ => cloudflare(params, &mut faults),
         };
         let name = params.text("name");
-        let to_service = matches!(target, Some(Target::Cloudflare { .. }) | None);
+        let to_service = params.text("target").as_deref() != Some("folder");
         if let Some(name) = &name {
             if !NAME.is_match(name) || name.starts_with("cf-public-") {
                 faults.push(Fault::new(

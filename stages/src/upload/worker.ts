@@ -26,6 +26,8 @@ export interface Call {
 }
 
 export interface Answer {
+  /** The answer as it came: keep it as the assistant's turn of the history. */
+  text: string;
   /** What to show. */
   prose: string;
   /** What to do; check the params before you do it. */
@@ -42,9 +44,21 @@ export function stamp(now: Date, timeZone: string): string {
   return `[${get("weekday")} ${get("year")}-${get("month")}-${get("day")} ${get("hour")}:${get("minute")}] `;
 }
 
+/** JSON with a space after colons and commas, as in the training. */
+function spaced(value: unknown): string {
+  if (Array.isArray(value)) {
+    return `[${value.map(spaced).join(", ")}]`;
+  }
+  if (typeof value === "object" && value !== null) {
+    const entries = Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${spaced(item)}`);
+    return `{${entries.join(", ")}}`;
+  }
+  return JSON.stringify(value) ?? "null";
+}
+
 /** A tool's result, as the model expects it back: the content of the next user turn. */
 export function toolResult(result: unknown): string {
-  return `Result: ${JSON.stringify(result)}`;
+  return `Result: ${spaced(result)}`;
 }
 
 /** The training's own template; a system prompt belongs to the first user turn. */
@@ -88,7 +102,7 @@ export function parse(text: string): Answer {
     }
     return block;
   });
-  return { prose: prose.trim(), calls };
+  return { text, prose: prose.trim(), calls };
 }
 
 export default {

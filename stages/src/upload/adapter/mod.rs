@@ -1,7 +1,7 @@
 //! An adapter folder, looked at before it is sent: every trap that the service itself
 //! only shows at inference, or never.
 //!
-//! Promises: all faults at once; of the weights only the header and the hash are read.
+//! Promises: all faults at once; of the weights only the header is read.
 
 mod config;
 mod header;
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::contract::Fault;
 use crate::sha256;
 
+use super::UploadError;
 use super::models::{self, MOST_BYTES, MOST_RANK};
 
 /// Name of the configuration file.
@@ -33,11 +34,22 @@ pub(super) struct Adapter {
     pub(super) dtype: String,
     /// Both files.
     pub(super) bytes: u64,
-    /// sha256 by file name.
+    /// sha256 by file name, once it is [sealed](Self::seal).
     pub(super) digests: BTreeMap<&'static str, String>,
 }
 
 impl Adapter {
+    /// Hashes both files. Apart from the inspection, which must stay cheap: it also runs
+    /// when nothing is uploaded.
+    pub(super) fn seal(mut self) -> Result<Self, UploadError> {
+        for name in [CONFIG, WEIGHTS] {
+            let path = self.path(name);
+            let digest = sha256::of_file(&path).map_err(|error| UploadError::file(&path, error))?;
+            self.digests.insert(name, digest);
+        }
+        Ok(self)
+    }
+
     /// Path of one of the two files.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
@@ -95,17 +107,6 @@ pub(super) fn inspect(folder: &Path, model: Option<&str>) -> Result<Adapter, Vec
         let base = model.and_then(models::base);
         weights::check(config, header, model.is_some(), base, &mut faults);
     }
-    let mut digests = BTreeMap::new();
-    for name in [CONFIG, WEIGHTS] {
-        match sha256::of_file(&folder.join(name)) {
-            Ok(digest) => drop(digests.insert(name, digest)),
-            Err(error) => faults.push(fault(
-                "unreadable",
-                format!("`{}`: {error}", folder.join(name).display()),
-                "check the file",
-            )),
-        }
-    }
     match (config, header) {
         (Some(config), Some(header)) if faults.is_empty() => Ok(Adapter {
             folder: folder.to_owned(),
@@ -114,7 +115,7 @@ pub(super) fn inspect(folder: &Path, model: Option<&str>) -> Result<Adapter, Vec
             model_type: config.model_type,
             dtype: header.dtypes(),
             bytes,
-            digests,
+            digests: BTreeMap::new(),
         }),
         _ => Err(faults),
     }

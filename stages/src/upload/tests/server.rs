@@ -184,10 +184,8 @@ fn asset(seen: &Seen, path: &str, state: &mut State) -> Say {
 }
 
 fn catalog(state: &State) -> Say {
-    let properties = match state.lora {
-        Some(value) => json!([{"property_id": "lora", "value": value}]),
-        None => json!([]),
-    };
+    let value = state.lora.unwrap_or("true");
+    let properties = json!([{"property_id": "lora", "value": value}]);
     match state.lora {
         Some("absent") => accept(json!([])),
         _ => accept(json!([{"name": super::MODEL, "properties": properties}])),
