@@ -25,6 +25,8 @@ pub(crate) mod testing;
 pub mod tools;
 pub mod train;
 pub mod validate;
+mod sha256;
+pub mod upload;
 
 pub use contract::{
     Context, Effect, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site, Stage,

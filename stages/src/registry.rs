@@ -6,11 +6,12 @@ use crate::export::Export;
 use crate::fetch::Fetch;
 use crate::split::Split;
 use crate::train::Train;
+use crate::upload::Upload;
 use crate::validate::Validate;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[&Fetch, &Validate, &Split, &Train, &Eval, &Export]
+    &[&Fetch, &Validate, &Split, &Train, &Eval, &Export, &Upload]
 }
 
 /// The stage called `kind` in `uses:`.
