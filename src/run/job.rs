@@ -1,0 +1,111 @@
+//! One stage to be run: everything an executor needs, owned, so that it can run apart from
+//! the scheduler.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::{Digest, KeyParts, Record, Store, Tree};
+use stages::{StageError, StageEvent};
+
+use super::mask::Mask;
+use crate::config::{Action, Pipeline, StageSpec};
+
+/// A stage whose key is known and has no result.
+pub(crate) struct Job {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) store: Arc<Store>,
+    /// Index into the pipeline's stages.
+    pub(crate) stage: usize,
+    pub(crate) key: Digest,
+    pub(crate) parts: KeyParts,
+    /// Inputs by port, in the order written.
+    pub(crate) inputs: BTreeMap<String, Vec<Laid>>,
+    /// Pinned identity of the outside source.
+    pub(crate) pin: Option<String>,
+    pub(crate) threads: usize,
+    pub(crate) network: bool,
+    /// Whether a result that is there already is not wanted.
+    pub(crate) forced: bool,
+    pub(crate) log: PathBuf,
+    /// Why it runs, for the log.
+    pub(crate) reasons: Vec<String>,
+    /// The folder of results, `out/`.
+    pub(crate) out: PathBuf,
+}
+
+/// One input as it will be laid out.
+#[derive(Clone, Debug)]
+pub(crate) struct Laid {
+    /// Its bytes.
+    pub(crate) tree: Tree,
+    /// The name of its file or folder.
+    pub(crate) name: String,
+    /// For a local input: its path as written.
+    pub(crate) path: Option<PathBuf>,
+    /// For one too big to be taken into the store: where it is read in place.
+    pub(crate) outside: Option<PathBuf>,
+}
+
+/// What an executor tells the scheduler.
+pub(crate) enum Message {
+    /// A try begins, counted from 1.
+    Started(u32),
+    /// The stage says something.
+    Said(StageEvent),
+    /// A try failed and another will follow.
+    TryFailed(StageError, u64),
+    /// Something a person should know.
+    Notice(&'static str, String),
+    /// The end.
+    Ended(Box<Result<Performed, Failure>>),
+}
+
+/// How a stage got its result.
+pub(crate) enum Performed {
+    /// It ran.
+    Made(Record),
+    /// Another process made it meanwhile.
+    Taken(Record),
+}
+
+/// Why it got none.
+pub(crate) enum Failure {
+    /// It failed, after so many milliseconds.
+    Error(StageError, u64),
+    /// The run is to stop.
+    Cancelled,
+}
+
+impl Job {
+    pub(crate) fn spec(&self) -> &StageSpec {
+        &self.pipeline.stages[self.stage]
+    }
+
+    /// Values that must not be shown: declared secrets, and what looks like one among the
+    /// variables that the stage reads.
+    pub(crate) fn mask(&self) -> Mask {
+        let telling = |name: &str| {
+            ["TOKEN", "KEY", "SECRET", "PASSWORD"]
+                .iter()
+                .any(|word| name.contains(word))
+        };
+        let spec = self.spec();
+        let passed = match &spec.action {
+            Action::Builtin { stage, .. } => stage.passes_env(),
+            Action::Shell { .. } => &[],
+        };
+        let passed = passed.iter().copied().filter(|name| telling(name));
+        let names = spec.secrets.iter().map(String::as_str).chain(passed);
+        let values: Vec<_> = names.filter_map(|name| std::env::var(name).ok()).collect();
+        Mask::new(values.iter().map(String::as_str))
+    }
+
+    /// Every local input that is read in place.
+    pub(crate) fn outside(&self) -> impl Iterator<Item = (&PathBuf, &Tree)> {
+        self.inputs
+            .values()
+            .flatten()
+            .filter_map(|laid| Some((laid.outside.as_ref()?, &laid.tree)))
+    }
+}
