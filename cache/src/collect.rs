@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::error::Error;
 use crate::record::{Record, parse};
 use crate::store::Store;
+use crate::tree::Tree;
 
 /// How much a store holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl Store {
     }
 
     fn blobs_of(&self, record: &Record) -> Vec<PathBuf> {
-        let files = record.outputs.values().flat_map(|tree| tree.files());
+        let files = record.outputs.values().flat_map(Tree::files);
         files
             .map(|(_, _, digest, _)| self.blob_path(&digest))
             .collect()

@@ -1,6 +1,6 @@
 //! How a laid-out tree differs from what was laid out: somebody may have edited it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::error::Error;
@@ -53,9 +53,9 @@ impl Store {
             .map(|(path, executable, digest, size)| (path, (executable, digest, size)))
             .collect();
         let mut differences = Vec::new();
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for file in &walked.files {
-            seen.insert(&*file.relative, ());
+            seen.insert(&*file.relative);
             let kind = match wanted.get(&*file.relative) {
                 None => DifferenceKind::Added,
                 Some((executable, digest, size)) => {
@@ -73,7 +73,7 @@ impl Store {
                 kind,
             });
         }
-        let unseen = wanted.keys().filter(|path| !seen.contains_key(**path));
+        let unseen = wanted.keys().filter(|path| !seen.contains(**path));
         differences.extend(unseen.map(|path| missing(path)));
         differences.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(differences)

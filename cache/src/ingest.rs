@@ -26,7 +26,7 @@ impl Store {
     /// What `path` holds, by content. Reads only what the stat memo does not know.
     pub fn hash(&self, path: &Path) -> Result<Tree, Error> {
         let path = absolute(path)?;
-        self.tree(&walk(&path)?, |file| self.hash_file(file))
+        tree(&walk(&path)?, |file| self.hash_file(file))
     }
 
     /// What `path` holds, its bytes kept in the store unless there are more than
@@ -37,12 +37,12 @@ impl Store {
         let size: u64 = walked.files.iter().map(|file| file.stat.size).sum();
         if size > self.outside_above {
             return Ok(Taken {
-                tree: self.tree(&walked, |file| self.hash_file(file))?,
+                tree: tree(&walked, |file| self.hash_file(file))?,
                 kept: Kept::Outside(path),
             });
         }
         Ok(Taken {
-            tree: self.tree(&walked, |file| self.take_file(file))?,
+            tree: tree(&walked, |file| self.take_file(file))?,
             kept: Kept::Inside,
         })
     }
@@ -59,7 +59,7 @@ impl Store {
     /// Copies a file or folder into the store (by reflink where the file system can).
     pub fn put(&self, path: &Path) -> Result<Tree, Error> {
         let path = absolute(path)?;
-        self.tree(&walk(&path)?, |file| self.copy_in(file))
+        tree(&walk(&path)?, |file| self.copy_in(file))
     }
 
     /// Moves a file or folder below a [`Store::scratch`] into the store: no byte is copied. What
@@ -69,35 +69,9 @@ impl Store {
         let path = absolute(path)?;
         let walked = walk(&path)?;
         if walked.links {
-            return self.tree(&walked, |file| self.copy_in(file));
+            return tree(&walked, |file| self.copy_in(file));
         }
-        self.tree(&walked, |file| self.move_in(file))
-    }
-
-    fn tree(
-        &self,
-        walked: &Walked,
-        one: impl Fn(&Found) -> Result<(Digest, u64), Error> + Sync,
-    ) -> Result<Tree, Error> {
-        if let ([file], false) = (&*walked.files, walked.folder) {
-            let (digest, size) = one(file)?;
-            return Ok(Tree::File {
-                executable: file.executable,
-                digest,
-                size,
-            });
-        }
-        let entry = |file: &Found| {
-            let (digest, size) = one(file)?;
-            Ok(Entry {
-                path: file.relative.clone(),
-                executable: file.executable,
-                digest,
-                size,
-            })
-        };
-        let entries: Result<_, Error> = walked.files.par_iter().map(entry).collect();
-        entries.map(Tree::Folder)
+        tree(&walked, |file| self.move_in(file))
     }
 
     pub(crate) fn hash_file(&self, file: &Found) -> Result<(Digest, u64), Error> {
@@ -200,6 +174,32 @@ impl Store {
         aside.put(&place)?;
         self.remember_blob(digest)
     }
+}
+
+/// The tree of what was walked, `one` giving digest and size of each file; files side by side.
+fn tree(
+    walked: &Walked,
+    one: impl Fn(&Found) -> Result<(Digest, u64), Error> + Sync,
+) -> Result<Tree, Error> {
+    if let ([file], false) = (&*walked.files, walked.folder) {
+        let (digest, size) = one(file)?;
+        return Ok(Tree::File {
+            executable: file.executable,
+            digest,
+            size,
+        });
+    }
+    let entry = |file: &Found| {
+        let (digest, size) = one(file)?;
+        Ok(Entry {
+            path: file.relative.clone(),
+            executable: file.executable,
+            digest,
+            size,
+        })
+    };
+    let entries: Result<_, Error> = walked.files.par_iter().map(entry).collect();
+    entries.map(Tree::Folder)
 }
 
 /// Copies by reflink and hashes the copy, or hashes the bytes on their way.

@@ -111,7 +111,7 @@ mod tests {
             ("kind".into(), "train".into()),
             ("with.lr".into(), "0.0002".into()),
         ]);
-        assert_eq!(list.digest().short(), "PINNED");
+        assert_eq!(list.digest().short(), "c0f5b7bc7f23");
     }
 
     #[test]

@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn pieces_do_not_change_the_digest() {
-        let bytes: Vec<u8> = (0..9_000_001_u32).map(|i| (i * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..9_000_001_u32).map(|i| ((i * 7) >> 3) as u8).collect();
         let mut copy = Vec::new();
         let pumped = pump(&*bytes, 10, |piece| {
             copy.extend_from_slice(piece);

@@ -167,8 +167,6 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Record> {
     let record: Record = serde_json::from_slice(bytes).ok()?;
     let below = |path: &str| path.split('/').all(|step| !matches!(step, "" | "." | ".."));
     let folders = record.outputs.values().filter(|tree| tree.is_folder());
-    let tame = folders
-        .flat_map(|tree| tree.files())
-        .all(|(path, ..)| below(path));
+    let tame = folders.flat_map(Tree::files).all(|(path, ..)| below(path));
     (tame && record.rehashes()).then_some(record)
 }

@@ -9,6 +9,7 @@ use crate::Digest;
 use crate::error::Error;
 use crate::record::parse;
 use crate::store::{Condition, Store};
+use crate::tree::Tree;
 
 /// What a verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl Store {
             let kind = FaultKind::BadRecord;
             return Ok(Some(Fault { path, kind }));
         };
-        let mut blobs = record.outputs.values().flat_map(|tree| tree.files());
+        let mut blobs = record.outputs.values().flat_map(Tree::files);
         let missing = blobs.find(|(_, _, digest, _)| !self.blob_path(digest).exists());
         Ok(missing.map(|(_, _, missing, _)| Fault {
             path,
