@@ -5,12 +5,17 @@
 //! Must not know: keys, the store, how a graph is drawn.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use petgraph::Direction;
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::config::{Fault, Faults, Pipeline, Reference, Span, suggest};
+use stages::Stage;
+
+use crate::config::{
+    self, Fault, Faults, Overrides, Pipeline, Reference, Span, StageSpec, suggest,
+};
 
 /// The graph of a pipeline. Stages are indices into [`Pipeline::stages`].
 pub struct Graph {
@@ -19,35 +24,63 @@ pub struct Graph {
     index: BTreeMap<String, usize>,
 }
 
-impl Graph {
-    /// Builds the graph, or names every cycle.
-    pub fn new(pipeline: &Pipeline) -> Result<Self, Faults> {
-        let index: BTreeMap<String, usize> = pipeline
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(at, stage)| (stage.id.clone(), at))
-            .collect();
-        let mut graph = DiGraph::with_capacity(pipeline.stages.len(), pipeline.stages.len());
-        for _ in &pipeline.stages {
-            graph.add_node(());
-        }
-        for (below, above) in pipeline.stages.iter().enumerate().flat_map(|(below, stage)| {
+/// Reads the pipeline and builds its graph: the faults of both rooms together.
+pub fn open(
+    file: &Path,
+    overrides: &Overrides,
+    registry: &[&'static dyn Stage],
+) -> Result<(Pipeline, Graph), Faults> {
+    let loaded = config::load_lenient(file, overrides, registry)?;
+    let (graph, cycles) = build(&loaded.pipeline);
+    Ok((loaded.finish(cycles)?, graph))
+}
+
+fn build(pipeline: &Pipeline) -> (Graph, Vec<Fault>) {
+    let index: BTreeMap<String, usize> = pipeline
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(at, stage)| (stage.id.clone(), at))
+        .collect();
+    let mut graph = DiGraph::with_capacity(pipeline.stages.len(), pipeline.stages.len());
+    for _ in &pipeline.stages {
+        graph.add_node(());
+    }
+    for (below, above) in pipeline
+        .stages
+        .iter()
+        .enumerate()
+        .flat_map(|(below, stage)| {
             let mut above: Vec<usize> = sources(stage)
                 .filter_map(|(name, _)| index.get(name).copied())
                 .collect();
             above.sort_unstable();
             above.dedup();
             above.into_iter().map(move |above| (below, above))
-        }) {
-            graph.add_edge(NodeIndex::new(above), NodeIndex::new(below), ());
+        })
+    {
+        graph.add_edge(NodeIndex::new(above), NodeIndex::new(below), ());
+    }
+    let faults = cycles(pipeline, &graph, &index);
+    let order = order(&graph);
+    (
+        Graph {
+            graph,
+            order,
+            index,
+        },
+        faults,
+    )
+}
+
+impl Graph {
+    /// Builds the graph, or names every cycle.
+    pub fn new(pipeline: &Pipeline) -> Result<Self, Faults> {
+        let (graph, faults) = build(pipeline);
+        if faults.is_empty() {
+            return Ok(graph);
         }
-        let faults = cycles(pipeline, &graph, &index);
-        if !faults.is_empty() {
-            return Err(Faults::new(&pipeline.file, &pipeline.text, faults));
-        }
-        let order = order(&graph);
-        Ok(Self { graph, order, index })
+        Err(Faults::new(&pipeline.file, &pipeline.text, faults))
     }
 
     /// Stages, each after everything it reads, otherwise in file order.
@@ -71,7 +104,9 @@ impl Graph {
     }
 
     fn neighbours(&self, stage: usize, direction: Direction) -> Vec<usize> {
-        let found = self.graph.neighbors_directed(NodeIndex::new(stage), direction);
+        let found = self
+            .graph
+            .neighbors_directed(NodeIndex::new(stage), direction);
         let mut found: Vec<usize> = found.map(NodeIndex::index).collect();
         found.sort_unstable();
         found
@@ -92,7 +127,9 @@ impl Graph {
         let mut open: Vec<usize> = stages.to_vec();
         while let Some(stage) = open.pop() {
             if !std::mem::replace(&mut inside[stage], true) {
-                let next = self.graph.neighbors_directed(NodeIndex::new(stage), direction);
+                let next = self
+                    .graph
+                    .neighbors_directed(NodeIndex::new(stage), direction);
                 open.extend(next.map(NodeIndex::index));
             }
         }
@@ -142,8 +179,10 @@ impl Graph {
                 Some(stage) => found.push(stage),
                 None => {
                     let known = self.index.keys().map(String::as_str);
-                    let message =
-                        format!("there is no stage `{name}` in profile `{}`", pipeline.profile);
+                    let message = format!(
+                        "there is no stage `{name}` in profile `{}`",
+                        pipeline.profile
+                    );
                     let fault = Fault::nowhere("config::unknown-stage", message);
                     faults.push(fault.mend(suggest::mend(name, known, "stages")));
                 }
@@ -157,12 +196,15 @@ impl Graph {
 }
 
 /// The stages that a stage names under `inputs`, and where.
-fn sources(stage: &crate::config::StageSpec) -> impl Iterator<Item = (&str, &Span)> {
+fn sources(stage: &StageSpec) -> impl Iterator<Item = (&str, &Span)> {
     stage.inputs.iter().flat_map(|input| {
-        input.references.iter().filter_map(|reference| match reference {
-            Reference::Product { stage, .. } => Some((stage.as_str(), &input.span)),
-            Reference::Path(_) => None,
-        })
+        input
+            .references
+            .iter()
+            .filter_map(|reference| match reference {
+                Reference::Product { stage, .. } => Some((stage.as_str(), &input.span)),
+                Reference::Path(_) => None,
+            })
     })
 }
 

@@ -20,7 +20,10 @@ pub(crate) fn kind(
     faults: &mut Vec<Fault>,
 ) -> Option<&'static dyn Stage> {
     let wanted = section::text(node, "uses", faults)?;
-    let found = registry.iter().copied().find(|stage| stage.kind() == wanted);
+    let found = registry
+        .iter()
+        .copied()
+        .find(|stage| stage.kind() == wanted);
     if found.is_none() {
         let known = registry.iter().map(|stage| stage.kind());
         let message = format!("unknown stage kind `{wanted}`");
@@ -79,11 +82,19 @@ fn placed(
         .and_then(|name| section::get(entries, name));
     let Some(entry) = entry else {
         let written = |entry: &Entry| fault.message == format!("`{}` is required", entry.key);
-        let placed = Fault::at(block, &fault.code, format!("`{}`: {}", stage.kind(), fault.message));
+        let placed = Fault::at(
+            block,
+            &fault.code,
+            format!("`{}`: {}", stage.kind(), fault.message),
+        );
         return (!entries.iter().any(written)).then(|| placed.mend(&fault.mend));
     };
     let unknown = fault.code == "config::unknown-key";
-    let span = if unknown { &entry.key_span } else { &entry.value.span };
+    let span = if unknown {
+        &entry.key_span
+    } else {
+        &entry.value.span
+    };
     let field = stage.fields().iter().find(|field| field.name == entry.key);
     let unquoted = matches!(entry.value.kind, Kind::Number(_) | Kind::Bool(_));
     let mend = match field.map(|field| field.kind) {
@@ -93,7 +104,11 @@ fn placed(
         _ => fault.mend.clone(),
     };
     let label = if unknown { "unknown" } else { "does not fit" };
-    Some(Fault::at(span, &fault.code, &fault.message).label(label).mend(mend))
+    Some(
+        Fault::at(span, &fault.code, &fault.message)
+            .label(label)
+            .mend(mend),
+    )
 }
 
 /// A shell command with its outputs.
@@ -149,9 +164,14 @@ pub(crate) fn outputs(entry: &Entry, faults: &mut Vec<Fault>) -> Vec<(String, St
 
 fn bad_output(path: &str, others: &[(String, String)]) -> Option<String> {
     let path = Path::new(path);
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     if !plain || path.as_os_str().is_empty() {
-        return Some(format!("`{}` is no path below the scratch folder", path.display()));
+        return Some(format!(
+            "`{}` is no path below the scratch folder",
+            path.display()
+        ));
     }
     if path.to_string_lossy().contains("${") {
         return Some("an output path is written out, without `${..}`".to_owned());
@@ -164,8 +184,13 @@ fn bad_output(path: &str, others: &[(String, String)]) -> Option<String> {
 
 /// A name that a command can write as `${inputs.name}`.
 pub(crate) fn port_name(entry: &Entry, faults: &mut Vec<Fault>) {
-    let plain = entry.key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && entry.key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let plain = entry
+        .key
+        .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && entry
+            .key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
     if !plain {
         let message = format!("`{}` is no name for an input or output", entry.key);
         let fault = Fault::at(&entry.key_span, "config::bad-name", message);

@@ -120,12 +120,16 @@ impl Reader<'_> {
         }
         if self.take(&['-']).is_some() {
             let term = self.factor(depth + 1)?;
-            return Ok(combine(Term::Whole(0), term, i64::checked_sub, |a, b| a - b));
+            return Ok(combine(Term::Whole(0), term, i64::checked_sub, |a, b| {
+                a - b
+            }));
         }
         if self.take(&['(']).is_some() {
             let inner = self.sum(depth + 1)?;
             let closed = self.take(&[')']);
-            return closed.map(|_| inner).ok_or_else(|| Syntax("`(` is not closed".to_owned()));
+            return closed
+                .map(|_| inner)
+                .ok_or_else(|| Syntax("`(` is not closed".to_owned()));
         }
         match self.peek() {
             Some(c) if starts_name(c) => self.name(),
@@ -139,10 +143,16 @@ impl Reader<'_> {
     }
 
     fn name(&mut self) -> Result<Term, ExpressionError> {
-        let end = self.rest.find(|c| !continues_name(c)).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|c| !continues_name(c))
+            .unwrap_or(self.rest.len());
         let (name, rest) = self.rest.split_at(end);
         self.rest = rest;
-        let value = self.params.get(name).ok_or_else(|| Undefined(name.to_owned()))?;
+        let value = self
+            .params
+            .get(name)
+            .ok_or_else(|| Undefined(name.to_owned()))?;
         match value {
             Value::Number(number) => Ok(Term::of(number)),
             _ => Err(Arithmetic(format!(
@@ -253,7 +263,10 @@ mod tests {
         assert_eq!(value("-rank - -1"), Ok(json!(-15)));
         assert_eq!(value("lr*1e1"), Ok(json!(2e-3)));
         assert_eq!(value("10 - 4 - 3"), Ok(json!(3)));
-        assert_eq!(value("9007199254740993 + 0"), Ok(json!(9_007_199_254_740_993_i64)));
+        assert_eq!(
+            value("9007199254740993 + 0"),
+            Ok(json!(9_007_199_254_740_993_i64))
+        );
     }
 
     #[test]
@@ -261,7 +274,10 @@ mod tests {
         for (text, why) in [
             ("rnak", "undefined parameter `rnak`"),
             ("2 * rnak", "undefined parameter `rnak`"),
-            ("2 * base", "arithmetic takes numbers, and `base` is \"smollm2\""),
+            (
+                "2 * base",
+                "arithmetic takes numbers, and `base` is \"smollm2\"",
+            ),
             ("1 / (rank - 16)", "a division by zero"),
             ("(1 + 2", "`(` is not closed"),
             ("1 + 2)", "`)` closes nothing"),

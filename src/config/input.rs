@@ -45,7 +45,9 @@ pub(crate) fn inputs(
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
 ) -> Vec<InputSpec> {
-    let entries = entry.map_or(&[][..], |entry| section::map(&entry.value, "inputs", faults));
+    let entries = entry.map_or(&[][..], |entry| {
+        section::map(&entry.value, "inputs", faults)
+    });
     let mut found = Vec::new();
     for entry in entries {
         let port = stage.map(|stage| port(entry, stage, faults));
@@ -69,7 +71,11 @@ pub(crate) fn inputs(
     found
 }
 
-fn port(entry: &Entry, stage: &'static dyn Stage, faults: &mut Vec<Fault>) -> Option<&'static Port> {
+fn port(
+    entry: &Entry,
+    stage: &'static dyn Stage,
+    faults: &mut Vec<Fault>,
+) -> Option<&'static Port> {
     let ports = stage.inputs();
     let found = ports.iter().find(|port| port.name == entry.key);
     if found.is_none() {
@@ -163,11 +169,16 @@ fn reference(
 fn path(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Reference, Box<Fault>> {
     let trimmed = text.trim_start_matches("./");
     let path = PathBuf::from(if trimmed.is_empty() { "." } else { trimmed });
-    let first = path.components().next().map(|part| part.as_os_str().to_owned());
+    let first = path
+        .components()
+        .next()
+        .map(|part| part.as_os_str().to_owned());
     if first.is_some_and(|first| first == "out" || first == ".tunesmith") {
         let message = format!("`{text}` is what a run leaves behind, not a source");
         let fault = Fault::at(span, "config::reads-output", message);
-        return Err(Box::new(fault.mend("name the stage that makes it, `stage:product`")));
+        return Err(Box::new(
+            fault.mend("name the stage that makes it, `stage:product`"),
+        ));
     }
     if !around.root.join(&path).exists() {
         let message = format!("there is no file or folder `{text}`");
@@ -183,7 +194,9 @@ fn missing(text: &str, around: &Surroundings<'_>) -> String {
         return "`~` is not expanded: write the whole path".to_owned();
     }
     let full = around.root.join(text);
-    let name = full.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = full
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     let folder = full.parent().map(std::fs::read_dir);
     let (Some(name), Some(Ok(entries))) = (name, folder) else {
         return "paths start at the folder of the pipeline file".to_owned();
@@ -210,7 +223,9 @@ fn product(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Referen
         let message = format!("stage `{stage}` is no part of profile `{}`", around.profile);
         let fault = Fault::at(span, "config::unknown-stage", message);
         let fault = fault.also(known.span, "its `profiles` leave it out");
-        return Err(Box::new(fault.mend("choose the input by a parameter of the profile")));
+        return Err(Box::new(
+            fault.mend("choose the input by a parameter of the profile"),
+        ));
     }
     let Some(products) = &known.products else {
         // Its own fault is reported; this one names no product, so it says nothing more.
@@ -228,7 +243,11 @@ fn product(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Referen
             Some(wanted) => format!("stage `{stage}` has no output `{wanted}`"),
             None => format!("stage `{stage}` has no outputs"),
         };
-        let mend = suggest::mend(wanted.unwrap_or_default(), products.iter().copied(), "outputs");
+        let mend = suggest::mend(
+            wanted.unwrap_or_default(),
+            products.iter().copied(),
+            "outputs",
+        );
         let fault = Fault::at(span, "config::unknown-product", message);
         return Err(Box::new(fault.also(known.span, "this stage").mend(mend)));
     };
@@ -238,18 +257,17 @@ fn product(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Referen
     })
 }
 
-fn unknown_stage(
-    text: &str,
-    stage: &str,
-    span: &Span,
-    around: &Surroundings<'_>,
-) -> Box<Fault> {
+fn unknown_stage(text: &str, stage: &str, span: &Span, around: &Surroundings<'_>) -> Box<Fault> {
     let known = around.known.keys().copied();
     let mend = if around.root.join(text).exists() {
         format!("a path contains a `/`: write `./{text}` for the file")
     } else {
         suggest::mend(stage, known, "stages")
     };
-    let fault = Fault::at(span, "config::unknown-stage", format!("there is no stage `{stage}`"));
+    let fault = Fault::at(
+        span,
+        "config::unknown-stage",
+        format!("there is no stage `{stage}`"),
+    );
     Box::new(fault.label("no such stage").mend(mend))
 }

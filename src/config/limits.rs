@@ -22,7 +22,10 @@ pub(crate) fn resources(
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
 ) -> Resources {
-    let mut found = Resources { pool: own, slots: 1 };
+    let mut found = Resources {
+        pool: own,
+        slots: 1,
+    };
     let Some(entry) = entry else { return found };
     let entries = section::map(&entry.value, "resources", faults);
     section::only(entries, &POOLS.map(|(name, _)| name), "`resources`", faults);
@@ -38,7 +41,10 @@ pub(crate) fn resources(
         }
         written = Some(&entry.key_span);
         if let Some(slots) = whole(&entry.value, name, (1, 4096), scope, faults) {
-            found = Resources { pool, slots: slots as usize };
+            found = Resources {
+                pool,
+                slots: slots as usize,
+            };
         }
     }
     found
@@ -73,14 +79,20 @@ pub(crate) fn whole(
     faults: &mut Vec<Fault>,
 ) -> Option<u64> {
     let value = scope.value(node, faults)?;
-    let number = value.as_u64().filter(|number| (low..=high).contains(number));
+    let number = value
+        .as_u64()
+        .filter(|number| (low..=high).contains(number));
     if number.is_none() {
         let takes = if high == u64::MAX {
             format!("a whole number from {low}")
         } else {
             format!("a whole number from {low} to {high}")
         };
-        let mend = if value.is_string() { "write it without quotes" } else { "write a number in that range" };
+        let mend = if value.is_string() {
+            "write it without quotes"
+        } else {
+            "write a number in that range"
+        };
         faults.push(section::wrong_value(&node.span, name, &takes, &value).mend(mend));
     }
     number
@@ -117,7 +129,9 @@ pub(crate) fn gates(
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
 ) -> Vec<Gate> {
-    let Some(entry) = entry else { return Vec::new() };
+    let Some(entry) = entry else {
+        return Vec::new();
+    };
     let mut gates = Vec::new();
     for entry in section::map(&entry.value, "gates", faults) {
         let Some(value) = scope.value(&entry.value, faults) else {
@@ -142,8 +156,13 @@ fn bad_gate(entry: &Entry, value: &Value) -> Fault {
         Value::Number(number) => format!("write `{name}: \">= {number}\"`"),
         _ => format!("write `{name}: \">= 0.8\"`"),
     };
-    section::wrong_value(&entry.value.span, name, "a bound, `>=` or `<=` and a number", value)
-        .mend(mend)
+    section::wrong_value(
+        &entry.value.span,
+        name,
+        "a bound, `>=` or `<=` and a number",
+        value,
+    )
+    .mend(mend)
 }
 
 fn threshold(text: &str) -> Option<(bool, f64)> {
@@ -167,7 +186,18 @@ mod tests {
         assert_eq!(duration("90s"), Some(Duration::from_secs(90)));
         assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
         assert_eq!(duration("2d"), Some(Duration::from_secs(172_800)));
-        for bad in ["", "10", "m", "10 m", "30m1h", "1m1m", "-1s", "0s", "1.5h", "9999999999999999999d"] {
+        for bad in [
+            "",
+            "10",
+            "m",
+            "10 m",
+            "30m1h",
+            "1m1m",
+            "-1s",
+            "0s",
+            "1.5h",
+            "9999999999999999999d",
+        ] {
             assert_eq!(duration(bad), None, "{bad}");
         }
     }

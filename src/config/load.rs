@@ -18,7 +18,14 @@ use super::{parse, section, suggest};
 
 /// Keys of the file.
 pub(crate) const KEYS: [&str; 8] = [
-    "name", "seed", "params", "profiles", "default_profile", "default", "pools", "stages",
+    "name",
+    "seed",
+    "params",
+    "profiles",
+    "default_profile",
+    "default",
+    "pools",
+    "stages",
 ];
 
 /// The names that [`find`] looks for.
@@ -35,7 +42,10 @@ pub fn find(start: &Path) -> Result<PathBuf, Faults> {
             }
         }
     }
-    let message = format!("no `pipeline.yaml` in `{}` or a folder above it", start.display());
+    let message = format!(
+        "no `pipeline.yaml` in `{}` or a folder above it",
+        start.display()
+    );
     let fault = Fault::nowhere("config::not-found", message);
     let fault = fault.mend("go to the project's folder, or begin one with `tunesmith init`");
     Err(Faults::new(&start.join(NAMES[0]), "", vec![fault]))
@@ -50,19 +60,59 @@ pub fn load(
 ) -> Result<Pipeline, Faults> {
     let text = read(file)?;
     let env = |name: &str| std::env::var(name).ok();
-    load_text(file, text, overrides, registry, &env)
+    load_text(file, text, overrides, registry, &env)?.finish(Vec::new())
+}
+
+/// [`load`] that hands out what could be read beside the faults, so that a later room
+/// can add its own (the graph its cycles) before anybody is told.
+pub(crate) fn load_lenient(
+    file: &Path,
+    overrides: &Overrides,
+    registry: &[&'static dyn Stage],
+) -> Result<Loaded, Faults> {
+    let env = |name: &str| std::env::var(name).ok();
+    load_text(file, read(file)?, overrides, registry, &env)
+}
+
+/// A pipeline as far as it could be read.
+pub(crate) struct Loaded {
+    /// Stages with a fault of their own are missing.
+    pub(crate) pipeline: Pipeline,
+    faults: Vec<Fault>,
+    secrets: Secrets,
+}
+
+impl Loaded {
+    /// The pipeline, if neither this room nor `more` found a fault.
+    pub(crate) fn finish(mut self, more: Vec<Fault>) -> Result<Pipeline, Faults> {
+        self.faults.extend(more);
+        if self.faults.is_empty() {
+            return Ok(self.pipeline);
+        }
+        let mut faults = Faults::new(&self.pipeline.file, &self.pipeline.text, self.faults);
+        self.secrets.blank(&mut faults);
+        Err(faults)
+    }
 }
 
 fn read(file: &Path) -> Result<String, Faults> {
     let bytes = std::fs::read(file).map_err(|error| {
         let message = format!("cannot read `{}`: {error}", file.display());
         let fault = Fault::nowhere("config::unreadable", message);
-        Faults::new(file, "", vec![fault.mend("check the path and its permissions")])
+        Faults::new(
+            file,
+            "",
+            vec![fault.mend("check the path and its permissions")],
+        )
     })?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-        let fault = Fault::at(&(at..at), "config::not-utf8", "the file is not UTF-8 from here on");
+        let fault = Fault::at(
+            &(at..at),
+            "config::not-utf8",
+            "the file is not UTF-8 from here on",
+        );
         Faults::new(file, &text, vec![fault.mend("save it as UTF-8")])
     })
 }
@@ -74,14 +124,16 @@ pub(crate) fn load_text(
     overrides: &Overrides,
     registry: &[&'static dyn Stage],
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Pipeline, Faults> {
+) -> Result<Loaded, Faults> {
     let (tree, mut faults) = parse::parse(&text);
     let Some(tree) = tree else {
-        return Err(refused(file, &text, faults, &Secrets::default()));
+        return Err(Faults::new(file, &text, faults));
     };
     let root = root(&tree, &mut faults);
     let secrets = secret::search(root, env, &mut faults);
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new(".")).to_owned();
     let chosen = params::choose(root, overrides, &mut faults);
     let scope = Scope {
@@ -97,28 +149,24 @@ pub(crate) fn load_text(
     let pools = pools(root, &scope, &mut faults);
     let (stages, default) = stages(root, &folder, seed, registry, &chosen, &scope, &mut faults);
     too_many_slots(&stages, &pools, &mut faults);
-    if !faults.is_empty() {
-        return Err(refused(file, &text, faults, &secrets));
-    }
-    Ok(Pipeline {
+    let pipeline = Pipeline {
         name,
         root: folder,
         file: file.to_owned(),
-        profile: chosen.profile,
-        profiles: chosen.profiles,
-        params: chosen.params,
+        profile: chosen.profile.clone(),
+        profiles: chosen.profiles.clone(),
+        params: chosen.params.clone(),
         seed,
         pools,
         default,
         stages,
         text,
+    };
+    Ok(Loaded {
+        pipeline,
+        faults,
+        secrets,
     })
-}
-
-fn refused(file: &Path, text: &str, faults: Vec<Fault>, secrets: &Secrets) -> Faults {
-    let mut faults = Faults::new(file, text, faults);
-    secrets.blank(&mut faults);
-    faults
 }
 
 /// The entries of the file. Keys that begin with `x-` are the user's own (anchors).
@@ -145,11 +193,17 @@ fn root<'a>(tree: &'a Node, faults: &mut Vec<Fault>) -> &'a [Entry] {
 
 fn name(root: &[Entry], tree: &Node, faults: &mut Vec<Fault>) -> String {
     match section::get(root, "name") {
-        Some(entry) => section::text(&entry.value, "name", faults).unwrap_or_default().to_owned(),
+        Some(entry) => section::text(&entry.value, "name", faults)
+            .unwrap_or_default()
+            .to_owned(),
         None if tree.entries().is_none() => String::new(),
         None => {
             let start = tree.span.start..tree.span.start;
-            let fault = Fault::at(&start, "config::missing-field", "the pipeline has no `name`");
+            let fault = Fault::at(
+                &start,
+                "config::missing-field",
+                "the pipeline has no `name`",
+            );
             faults.push(fault.mend("add `name: my-assistant` as the first line"));
             String::new()
         }
@@ -176,7 +230,10 @@ fn too_many_slots(stages: &[StageSpec], pools: &BTreeMap<Pool, usize>, faults: &
     for stage in stages {
         let wanted = stage.resources;
         if let Some(size) = pools.get(&wanted.pool).filter(|size| **size < wanted.slots) {
-            let message = format!("stage `{}` wants {} slots of a pool of {size}", stage.id, wanted.slots);
+            let message = format!(
+                "stage `{}` wants {} slots of a pool of {size}",
+                stage.id, wanted.slots
+            );
             let fault = Fault::at(&stage.place("resources"), "config::resources", message);
             faults.push(fault.mend("enlarge the pool under `pools`, or ask for fewer slots"));
         }
@@ -194,7 +251,9 @@ fn stages(
     faults: &mut Vec<Fault>,
 ) -> (Vec<StageSpec>, Option<Vec<String>>) {
     let entry = section::get(root, "stages");
-    let entries = entry.map_or(&[][..], |entry| section::map(&entry.value, "stages", faults));
+    let entries = entry.map_or(&[][..], |entry| {
+        section::map(&entry.value, "stages", faults)
+    });
     if entries.is_empty()
         && let Some(first) = root.first()
     {
@@ -209,7 +268,10 @@ fn stages(
         .collect();
     let around = Surroundings {
         root: folder,
-        known: drafts.iter().map(|draft| (draft.id, draft.known())).collect(),
+        known: drafts
+            .iter()
+            .map(|draft| (draft.id, draft.known()))
+            .collect(),
         profile: scope.profile,
     };
     let found = drafts

@@ -21,6 +21,7 @@ pub(crate) mod suggest;
 mod template;
 
 pub use fault::{Fault, Faults};
+pub(crate) use load::load_lenient;
 pub use load::{find, load};
 pub use params::Overrides;
 pub use pipeline::{

@@ -36,11 +36,7 @@ pub(crate) struct Chosen {
 }
 
 /// Reads `params`, `profiles`, `default_profile` and the overrides.
-pub(crate) fn choose(
-    root: &[Entry],
-    overrides: &Overrides,
-    faults: &mut Vec<Fault>,
-) -> Chosen {
+pub(crate) fn choose(root: &[Entry], overrides: &Overrides, faults: &mut Vec<Fault>) -> Chosen {
     let mut params = BTreeMap::new();
     if let Some(entry) = section::get(root, "params") {
         for (name, _, value) in declared(&entry.value, "params", faults) {
@@ -64,7 +60,10 @@ pub(crate) fn choose(
     set(&mut params, &overrides.sets, faults);
     Chosen {
         profile: chosen.unwrap_or("default").to_owned(),
-        profiles: profiles.iter().map(|profile| profile.name.to_owned()).collect(),
+        profiles: profiles
+            .iter()
+            .map(|profile| profile.name.to_owned())
+            .collect(),
         params,
         elsewhere,
     }
@@ -90,7 +89,9 @@ fn declared<'a>(node: &'a Node, what: &str, faults: &mut Vec<Fault>) -> Declared
             if text.contains("${") {
                 let message = format!("parameter `{}` holds an expression", entry.key);
                 let fault = Fault::at(span, "config::expression", message);
-                faults.push(fault.mend("parameters are plain values: write `${..}` where it is used"));
+                faults.push(
+                    fault.mend("parameters are plain values: write `${..}` where it is used"),
+                );
             }
         });
         found.push((entry.key.as_str(), &entry.key_span, entry.value.value()));
@@ -121,7 +122,9 @@ fn profiles<'a>(root: &'a [Entry], faults: &mut Vec<Fault>) -> Vec<Profile<'a>> 
 pub(crate) fn is_stage_name(name: &str) -> bool {
     name.len() <= 128
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 /// A parameter without a default stands in every profile.
@@ -139,7 +142,11 @@ fn check_profiles(
             if let Some(other) = profiles.iter().find(lacks) {
                 let near = suggest::nearest(name, params.keys().map(String::as_str));
                 let mend = near.map_or_else(
-                    || format!("give `{name}` a default under `params`, or set it in every profile"),
+                    || {
+                        format!(
+                            "give `{name}` a default under `params`, or set it in every profile"
+                        )
+                    },
                     |near| format!("did you mean `{near}`?"),
                 );
                 let message = format!(

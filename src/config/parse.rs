@@ -10,7 +10,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, Span as ParserSpan, StrInput, Tag};
+use serde_saphyr::granit_parser::{
+    Event, Options, Parser, ScalarStyle, Span as ParserSpan, StrInput, Tag,
+};
 
 use super::Span;
 use super::fault::Fault;
@@ -33,7 +35,9 @@ pub(crate) fn parse(text: &str) -> (Option<Node>, Vec<Fault>) {
         anchors: BTreeMap::new(),
         aliased: 0,
     };
-    let node = builder.document().map_err(|fault| builder.faults.push(*fault));
+    let node = builder
+        .document()
+        .map_err(|fault| builder.faults.push(*fault));
     (node.ok(), builder.faults)
 }
 
@@ -130,8 +134,14 @@ impl<'t> Builder<'t> {
 
     fn alias(&mut self, anchor: usize, span: &Span) -> Result<Node, Stop> {
         let Some((_, size)) = self.anchors.get(&anchor) else {
-            let fault = Fault::at(span, "config::syntax", "this alias stands inside its own anchor");
-            return Err(Box::new(fault.mend("name an anchor that is complete above this line")));
+            let fault = Fault::at(
+                span,
+                "config::syntax",
+                "this alias stands inside its own anchor",
+            );
+            return Err(Box::new(
+                fault.mend("name an anchor that is complete above this line"),
+            ));
         };
         self.aliased = self.aliased.saturating_add(*size);
         if self.aliased > MAX_ALIASED {
@@ -158,7 +168,8 @@ impl<'t> Builder<'t> {
         };
         let kind = kind.unwrap_or_else(|message| {
             let fault = Fault::at(&span, "config::bad-value", message);
-            self.faults.push(fault.mend("write a plain value, or quote it to make it text"));
+            self.faults
+                .push(fault.mend("write a plain value, or quote it to make it text"));
             Kind::Null
         });
         Node { span, kind }
@@ -203,7 +214,11 @@ impl<'t> Builder<'t> {
             match self.key(&key) {
                 Some(name) if name == "<<" => self.merge(&key.span, value, &mut fields),
                 Some(name) => {
-                    let entry = Entry { key: name, key_span: key.span, value };
+                    let entry = Entry {
+                        key: name,
+                        key_span: key.span,
+                        value,
+                    };
                     self.faults.extend(fields.add(entry));
                 }
                 None => {}
@@ -238,8 +253,13 @@ impl<'t> Builder<'t> {
                 })
                 .collect(),
             _ => {
-                let fault = Fault::at(at, "config::wrong-type", "`<<` takes a map or a list of maps");
-                self.faults.push(fault.mend("write `<<: *name` with an anchor on a map"));
+                let fault = Fault::at(
+                    at,
+                    "config::wrong-type",
+                    "`<<` takes a map or a list of maps",
+                );
+                self.faults
+                    .push(fault.mend("write `<<: *name` with an anchor on a map"));
                 return;
             }
         };
@@ -267,7 +287,8 @@ impl Fields {
                     .mend("keep one of them, or rename one"),
             );
         }
-        self.places.insert(entry.key.clone(), entry.key_span.clone());
+        self.places
+            .insert(entry.key.clone(), entry.key_span.clone());
         self.entries.push(entry);
         None
     }

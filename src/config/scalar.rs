@@ -112,7 +112,9 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_value_elsewhere_is_text_here() {
-        for text in ["yes", "on", "No", "1_000", "e7f4b645", "1e", ".", "-", "0xg", "1.2.3", "٣"] {
+        for text in [
+            "yes", "on", "No", "1_000", "e7f4b645", "1e", ".", "-", "0xg", "1.2.3", "٣",
+        ] {
             assert_eq!(resolve(text), Ok(Kind::Text(text.to_owned())));
         }
     }

@@ -47,19 +47,25 @@ pub(crate) fn search(
     for entry in root {
         walk(&entry.value, &mut |span, text| {
             let hit = token(text).map(|(token, whose)| (token, format!("looks like {whose}")));
-            let value = values.iter().find(|(_, value)| text.contains(value.as_str()));
+            let value = values
+                .iter()
+                .find(|(_, value)| text.contains(value.as_str()));
             let hit = hit.or_else(|| {
                 value.map(|(name, value)| (value.as_str(), format!("is the value of `{name}`")))
             });
             if let Some((token, is)) = hit {
                 secrets.found.push(token.to_owned());
                 faults.push(
-                    Fault::at(span, "config::secret", format!("a secret stands in the file: this {is}"))
-                        .label("a secret")
-                        .mend(
-                            "take it out, put it in an environment variable and list that \
+                    Fault::at(
+                        span,
+                        "config::secret",
+                        format!("a secret stands in the file: this {is}"),
+                    )
+                    .label("a secret")
+                    .mend(
+                        "take it out, put it in an environment variable and list that \
                              variable's name under `secrets`; renew it if the file was shared",
-                        ),
+                    ),
                 );
             }
         });
@@ -140,10 +146,17 @@ mod tests {
     #[test]
     fn tokens_are_found_inside_text_and_plain_words_are_not() {
         let body = "Ab1Cd2Ef3Gh4Ij5Kl6Mn";
-        let (found, whose) = token(&format!("Bearer hf_{body}'")).map(|(t, w)| (t.len(), w)).unwrap();
+        let (found, whose) = token(&format!("Bearer hf_{body}'"))
+            .map(|(t, w)| (t.len(), w))
+            .unwrap();
         assert_eq!((found, whose), (body.len() + 3, "a Hugging Face token"));
         assert!(token(&format!("sk-ant-api03-{body}")).is_some());
-        for harmless in ["hf_hub_download", "half_1234567890123456789", "sk-ant-", "AKIA"] {
+        for harmless in [
+            "hf_hub_download",
+            "half_1234567890123456789",
+            "sk-ant-",
+            "AKIA",
+        ] {
             assert_eq!(token(harmless), None, "{harmless}");
         }
     }

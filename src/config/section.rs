@@ -13,7 +13,12 @@ pub(crate) fn map<'a>(node: &'a Node, name: &str, faults: &mut Vec<Fault>) -> &'
         Kind::Map(entries) => entries,
         Kind::Null => &[],
         _ => {
-            faults.push(wrong(node, name, "a map", "write `name: value` lines below it"));
+            faults.push(wrong(
+                node,
+                name,
+                "a map",
+                "write `name: value` lines below it",
+            ));
             &[]
         }
     }

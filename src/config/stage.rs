@@ -15,8 +15,17 @@ use super::{action, limits, section, suggest};
 
 /// Keys of every stage.
 pub(crate) const COMMON: [&str; 11] = [
-    "about", "inputs", "env", "secrets", "resources", "retries", "timeout", "gates", "seed",
-    "profiles", "effect",
+    "about",
+    "inputs",
+    "env",
+    "secrets",
+    "resources",
+    "retries",
+    "timeout",
+    "gates",
+    "seed",
+    "profiles",
+    "effect",
 ];
 /// Keys of a `uses` stage beside the common ones.
 pub(crate) const BUILTIN: [&str; 2] = ["uses", "with"];
@@ -91,7 +100,11 @@ fn doing<'a>(
         (Some(uses), Some(run)) => {
             let message = format!("stage `{}` has both `uses` and `run`", stage.key);
             let fault = Fault::at(&run.key_span, "config::two-actions", message);
-            faults.push(fault.also(&uses.key_span, "and here").mend("keep one of them"));
+            faults.push(
+                fault
+                    .also(&uses.key_span, "and here")
+                    .mend("keep one of them"),
+            );
             Doing::Unknown
         }
         (None, None) => {
@@ -123,7 +136,11 @@ fn keys(entries: &[Entry], uses: bool, run: bool, faults: &mut Vec<Fault>) {
     let mut known: Vec<&str> = Vec::new();
     known.extend(BUILTIN.iter().filter(|_| uses || !run));
     known.extend(SHELL.iter().filter(|_| run || !uses));
-    known.extend(COMMON.iter().filter(|key| **key != "effect" || run || !uses));
+    known.extend(
+        COMMON
+            .iter()
+            .filter(|key| **key != "effect" || run || !uses),
+    );
     for entry in entries {
         let key = entry.key.as_str();
         if known.contains(&key) {
@@ -216,12 +233,14 @@ impl<'a> Draft<'a> {
     fn action(&self, scope: &Scope<'_>, faults: &mut Vec<Fault>) -> Option<Action> {
         let get = |key| section::get(self.entries, key);
         match &self.doing {
-            Doing::Builtin(stage) => {
-                action::builtin(*stage, self.span, get("with"), scope, faults)
-            }
+            Doing::Builtin(stage) => action::builtin(*stage, self.span, get("with"), scope, faults),
             Doing::Shell { run, outputs } => {
                 let inputs = get("inputs").and_then(|entry| entry.value.entries());
-                let inputs: Vec<_> = inputs.unwrap_or_default().iter().map(|e| e.key.as_str()).collect();
+                let inputs: Vec<_> = inputs
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|e| e.key.as_str())
+                    .collect();
                 let names: Vec<_> = outputs.iter().map(|(name, _)| name.as_str()).collect();
                 action::ports(run, &inputs, &names, faults);
                 action::shell(run, outputs.clone(), scope, faults)
@@ -242,7 +261,12 @@ impl<'a> Draft<'a> {
             Some("none") => Effect::None,
             _ => {
                 let mend = "`external`: it runs only when named";
-                faults.push(section::wrong(&entry.value, "effect", "`external` or `none`", mend));
+                faults.push(section::wrong(
+                    &entry.value,
+                    "effect",
+                    "`external` or `none`",
+                    mend,
+                ));
                 Effect::None
             }
         }
@@ -299,7 +323,9 @@ fn secrets(
     env: &BTreeMap<String, String>,
     faults: &mut Vec<Fault>,
 ) -> Vec<String> {
-    let Some(entry) = entry else { return Vec::new() };
+    let Some(entry) = entry else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     for (name, span) in section::texts(&entry.value, "secrets", faults) {
         if !is_variable(name) {
@@ -307,7 +333,8 @@ fn secrets(
         } else if env.contains_key(name) {
             let message = format!("`{name}` stands under `env` and under `secrets`");
             let fault = Fault::at(span, "config::duplicate-key", message);
-            faults.push(fault.mend("keep it under `secrets` if its value must stay out of the file"));
+            faults
+                .push(fault.mend("keep it under `secrets` if its value must stay out of the file"));
         }
         found.push(name.to_owned());
     }

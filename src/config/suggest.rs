@@ -1,10 +1,7 @@
 //! "did you mean": the nearest known name.
 
 /// The known name nearest to `name`, if it is near enough to be a slip.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = (name.chars().count() / 3).clamp(1, 3);
     let lower = name.to_lowercase();
     known
@@ -21,11 +18,7 @@ pub(crate) fn nearest<'a>(
 }
 
 /// A mend for an unknown name: the nearest one, else all of them.
-pub(crate) fn mend<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-    what: &str,
-) -> String {
+pub(crate) fn mend<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, what: &str) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -93,7 +93,8 @@ impl Scope<'_> {
         if let [Piece::Expression(inside, nth)] = pieces[..] {
             return self.expression(node, inside, nth, faults);
         }
-        self.joined(node, &pieces, &|_| false, faults).map(Value::String)
+        self.joined(node, &pieces, &|_| false, faults)
+            .map(Value::String)
     }
 
     /// The text of a command: `${inputs.x}` and `${outputs.x}` stay for the executor.
@@ -149,9 +150,16 @@ impl Scope<'_> {
     }
 
     fn not_text(&self, node: &Node, inside: &str, nth: usize) -> Fault {
-        let message = format!("`{}` is no single value, so it fits in no text", inside.trim());
-        Fault::at(&self.inside(node, inside, nth), "config::wrong-type", message)
-            .mend("let the scalar be this `${..}` alone, or use a parameter with one value")
+        let message = format!(
+            "`{}` is no single value, so it fits in no text",
+            inside.trim()
+        );
+        Fault::at(
+            &self.inside(node, inside, nth),
+            "config::wrong-type",
+            message,
+        )
+        .mend("let the scalar be this `${..}` alone, or use a parameter with one value")
     }
 
     fn expression(
@@ -204,7 +212,11 @@ impl Scope<'_> {
             return node.span.clone();
         };
         let closed = format!("${{{inside}}}");
-        let length = if source[at..].starts_with(&closed) { closed.len() } else { 2 };
+        let length = if source[at..].starts_with(&closed) {
+            closed.len()
+        } else {
+            2
+        };
         let start = node.span.start + at;
         start..start + length
     }
