@@ -4,3 +4,5 @@
 
 pub mod config;
 pub mod event;
+pub mod graph;
+pub mod report;

@@ -1,0 +1,199 @@
+//! What a stage does: `uses` with its parameters, or `run` with its outputs.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use serde_json::Value;
+use stages::contract::canonical;
+use stages::{FieldType, Stage};
+
+use super::fault::Fault;
+use super::node::{Entry, Kind, Node};
+use super::pipeline::{Action, Span};
+use super::template::{self, Scope};
+use super::{section, suggest};
+
+/// The stage that `uses:` names.
+pub(crate) fn kind(
+    node: &Node,
+    registry: &[&'static dyn Stage],
+    faults: &mut Vec<Fault>,
+) -> Option<&'static dyn Stage> {
+    let wanted = section::text(node, "uses", faults)?;
+    let found = registry
+        .iter()
+        .copied()
+        .find(|stage| stage.kind() == wanted);
+    if found.is_none() {
+        let known = registry.iter().map(|stage| stage.kind());
+        let message = format!("unknown stage kind `{wanted}`");
+        faults.push(
+            Fault::at(&node.span, "config::unknown-stage-kind", message)
+                .label("no built-in stage")
+                .mend(suggest::mend(wanted, known, "stage kinds")),
+        );
+    }
+    found
+}
+
+/// A built-in stage with checked parameters.
+pub(crate) fn builtin(
+    stage: &'static dyn Stage,
+    name_span: &Span,
+    with: Option<&Entry>,
+    scope: &Scope<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<Action> {
+    let entries = with.map_or(&[][..], |entry| section::map(&entry.value, "with", faults));
+    let mut given: BTreeMap<String, Value> = BTreeMap::new();
+    let mut whole = true;
+    for entry in entries {
+        match scope.value(&entry.value, faults) {
+            Some(value) => drop(given.insert(entry.key.clone(), value)),
+            None => whole = false,
+        }
+    }
+    match canonical(stage.fields(), &given) {
+        Ok(params) if whole => Some(Action::Builtin { stage, params }),
+        Ok(_) => None,
+        Err(found) => {
+            let block = with.map_or(name_span, |entry| &entry.key_span);
+            for fault in found {
+                if let Some(placed) = placed(&fault, stage, entries, block) {
+                    faults.push(placed);
+                }
+            }
+            None
+        }
+    }
+}
+
+/// A fault of the parameter table, at its line. `None` where the value itself is at
+/// fault already: its `${..}` has no value, so it only looks missing.
+fn placed(
+    fault: &stages::Fault,
+    stage: &'static dyn Stage,
+    entries: &[Entry],
+    block: &Span,
+) -> Option<Fault> {
+    let entry = fault
+        .field
+        .strip_prefix("with.")
+        .and_then(|name| section::get(entries, name));
+    let Some(entry) = entry else {
+        let written = |entry: &Entry| fault.message == format!("`{}` is required", entry.key);
+        let placed = Fault::at(
+            block,
+            &fault.code,
+            format!("`{}`: {}", stage.kind(), fault.message),
+        );
+        return (!entries.iter().any(written)).then(|| placed.mend(&fault.mend));
+    };
+    let unknown = fault.code == "config::unknown-key";
+    let span = if unknown {
+        &entry.key_span
+    } else {
+        &entry.value.span
+    };
+    let field = stage.fields().iter().find(|field| field.name == entry.key);
+    let unquoted = matches!(entry.value.kind, Kind::Number(_) | Kind::Bool(_));
+    let mend = match field.map(|field| field.kind) {
+        Some(FieldType::Text | FieldType::Choice(_)) if unquoted => {
+            "put it in quotes: unquoted it is no text".to_owned()
+        }
+        _ => fault.mend.clone(),
+    };
+    let label = if unknown { "unknown" } else { "does not fit" };
+    Some(
+        Fault::at(span, &fault.code, &fault.message)
+            .label(label)
+            .mend(mend),
+    )
+}
+
+/// A shell command with its outputs.
+pub(crate) fn shell(
+    run: &Node,
+    outputs: Vec<(String, String)>,
+    scope: &Scope<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<Action> {
+    let text = section::text(run, "run", faults)?;
+    if text.trim().is_empty() {
+        let fault = Fault::at(&run.span, "config::wrong-type", "the command is empty");
+        faults.push(fault.mend("write the command, or take the stage out"));
+        return None;
+    }
+    let command = scope.command(run, faults)?;
+    Some(Action::Shell { command, outputs })
+}
+
+/// Every `${inputs.x}` and `${outputs.x}` of a command is declared.
+pub(crate) fn ports(run: &Node, inputs: &[&str], outputs: &[&str], faults: &mut Vec<Fault>) {
+    for (side, name) in template::ports(run.text().unwrap_or_default()) {
+        let known = if side == "inputs" { inputs } else { outputs };
+        if !known.contains(&name) {
+            let message = format!("the command names `${{{side}.{name}}}`, which is not declared");
+            let mend = match suggest::nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("add `{name}:` under `{side}`"),
+            };
+            faults.push(Fault::at(&run.span, "config::unknown-port", message).mend(mend));
+        }
+    }
+}
+
+/// `outputs: {adapter: adapter/}`: names and paths below the scratch folder, without
+/// the closing slash.
+pub(crate) fn outputs(entry: &Entry, faults: &mut Vec<Fault>) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for entry in section::map(&entry.value, "outputs", faults) {
+        port_name(entry, faults);
+        let Some(path) = section::text(&entry.value, &entry.key, faults) else {
+            continue;
+        };
+        let plain = path.trim_end_matches('/').trim_start_matches("./");
+        if let Some(message) = bad_output(plain, &found) {
+            let fault = Fault::at(&entry.value.span, "config::bad-output", message);
+            faults.push(fault.mend("give each output a path of its own below the scratch folder"));
+        }
+        found.push((entry.key.clone(), plain.to_owned()));
+    }
+    found
+}
+
+fn bad_output(path: &str, others: &[(String, String)]) -> Option<String> {
+    let path = Path::new(path);
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if !plain || path.as_os_str().is_empty() {
+        return Some(format!(
+            "`{}` is no path below the scratch folder",
+            path.display()
+        ));
+    }
+    if path.to_string_lossy().contains("${") {
+        return Some("an output path is written out, without `${..}`".to_owned());
+    }
+    others
+        .iter()
+        .find(|(_, other)| path.starts_with(other) || Path::new(other).starts_with(path))
+        .map(|(name, _)| format!("`{}` lies in or over the output `{name}`", path.display()))
+}
+
+/// A name that a command can write as `${inputs.name}`.
+pub(crate) fn port_name(entry: &Entry, faults: &mut Vec<Fault>) {
+    let plain = entry
+        .key
+        .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && entry
+            .key
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if !plain {
+        let message = format!("`{}` is no name for an input or output", entry.key);
+        let fault = Fault::at(&entry.key_span, "config::bad-name", message);
+        faults.push(fault.mend("use letters, digits, `-` and `_`, a letter first"));
+    }
+}
