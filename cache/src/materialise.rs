@@ -48,6 +48,14 @@ impl Store {
         Ok(())
     }
 
+    /// Lays `tree` out at `dest` as files of their own, for a program that may write to them.
+    /// Nothing may stand there, and nothing is remembered of it.
+    pub fn lay_out_copy(&self, tree: &Tree, dest: &Path) -> Result<(), Error> {
+        self.lay_out(tree, dest, |executable, digest, place| {
+            self.copy_out(digest, place, if executable { 0o755 } else { 0o644 })
+        })
+    }
+
     fn lay_out(
         &self,
         tree: &Tree,

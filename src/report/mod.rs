@@ -1,7 +1,23 @@
-//! Draws for people: faults, graphs.
+//! Draws for people: faults, graphs, runs.
 //!
-//! Promises: every function gives text; printing is the command's. Must not know: how
-//! anything is found out or run.
+//! Promises: every function gives text; `screen` and the listeners are the only ones that
+//! print. Must not know: how anything is found out or run.
 
 pub mod faults;
 pub mod graph;
+mod json;
+mod listener;
+mod live;
+mod paint;
+mod plain;
+mod progress;
+pub mod screen;
+mod story;
+mod summary;
+mod units;
+
+pub use json::Json;
+pub use listener::Listener;
+pub use live::Live;
+pub use plain::Plain;
+pub use story::Setting;
