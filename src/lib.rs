@@ -5,4 +5,6 @@
 pub mod config;
 pub mod event;
 pub mod graph;
+pub mod lock;
+pub mod plan;
 pub mod report;
