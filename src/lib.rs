@@ -5,5 +5,7 @@
 pub mod config;
 pub mod event;
 pub mod graph;
+pub mod lock;
+pub mod plan;
 pub mod report;
 pub mod run;
