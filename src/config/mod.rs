@@ -19,6 +19,8 @@ mod section;
 mod stage;
 pub(crate) mod suggest;
 mod template;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use fault::{Fault, Faults};
 pub(crate) use load::load_lenient;
