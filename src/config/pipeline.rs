@@ -145,6 +145,17 @@ pub struct Gate {
     pub span: Span,
 }
 
+impl Pipeline {
+    /// `pipeline.yaml:14:5`: line and column of a place, both from 1.
+    pub fn shown_place(&self, span: &Span) -> String {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name}:{line}:{column}")
+    }
+}
+
 impl StageSpec {
     /// Where a field stands, `with.lr`: the nearest place that is written, in the end the
     /// stage's name.

@@ -21,6 +21,7 @@ use super::prepare::{self, Prepared, prepare, stored};
 use super::process::{Channel, Ended, Stop, supervise};
 use super::worker::{self, Heard};
 use crate::config::Action;
+use crate::plan::key;
 
 /// The pause before the second try; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -64,7 +65,10 @@ async fn one(
     }
     let mut pause = FIRST_PAUSE;
     for attempt in 1.. {
-        voice.tell(Message::Started(attempt));
+        voice.tell(Message::Started {
+            attempt,
+            reasons: job.reasons.clone(),
+        });
         let began = Instant::now();
         let error = match tried(job, voice, attempt, stop.clone()).await {
             Ok(record) => return Ok(Performed::Made(record)),
@@ -280,9 +284,14 @@ fn collect(
     {
         outcome.metrics = prepare::metrics(path)?;
     }
+    // A source that was resolved is found again under its pin, which the lock will name.
+    let parts = match &outcome.pin {
+        Some(pin) => key::pinned(&job.parts, pin),
+        None => job.parts.clone(),
+    };
     let mut record = Record {
-        key: job.key,
-        parts: job.parts.clone(),
+        key: parts.digest(),
+        parts,
         outputs: std::collections::BTreeMap::new(),
         outcome: serde_json::to_value(&outcome).expect("an outcome is plain data"),
         made,
@@ -351,7 +360,7 @@ async fn show(job: &Arc<Job>, record: &Record, voice: &Voice) {
 }
 
 /// Says what was found in a stage's folder of results.
-pub(crate) fn tell_found(stage: &str, found: Option<Found>, tell: impl Fn(&'static str, String)) {
+pub(crate) fn tell_found(stage: &str, found: Option<Found>, mut tell: impl FnMut(&'static str, String)) {
     match found {
         None | Some(Found::Back) => {}
         Some(Found::Modified(files)) => {

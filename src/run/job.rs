@@ -1,15 +1,15 @@
 //! One stage to be run: everything an executor needs, owned, so that it can run apart from
 //! the scheduler.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{Digest, KeyParts, Record, Store, Tree};
+use cache::{Digest, Kept, KeyParts, Record, Store, Tree};
 use stages::{StageError, StageEvent};
 
 use super::mask::Mask;
 use crate::config::{Action, Pipeline, StageSpec};
+use crate::plan::{Inputs, Item, Origin};
 
 /// A stage whose key is known and has no result.
 pub(crate) struct Job {
@@ -19,8 +19,7 @@ pub(crate) struct Job {
     pub(crate) stage: usize,
     pub(crate) key: Digest,
     pub(crate) parts: KeyParts,
-    /// Inputs by port, in the order written.
-    pub(crate) inputs: BTreeMap<String, Vec<Laid>>,
+    pub(crate) inputs: Inputs,
     /// Pinned identity of the outside source.
     pub(crate) pin: Option<String>,
     pub(crate) threads: usize,
@@ -34,23 +33,15 @@ pub(crate) struct Job {
     pub(crate) out: PathBuf,
 }
 
-/// One input as it will be laid out.
-#[derive(Clone, Debug)]
-pub(crate) struct Laid {
-    /// Its bytes.
-    pub(crate) tree: Tree,
-    /// The name of its file or folder.
-    pub(crate) name: String,
-    /// For a local input: its path as written.
-    pub(crate) path: Option<PathBuf>,
-    /// For one too big to be taken into the store: where it is read in place.
-    pub(crate) outside: Option<PathBuf>,
-}
-
 /// What an executor tells the scheduler.
 pub(crate) enum Message {
-    /// A try begins, counted from 1.
-    Started(u32),
+    /// A try begins.
+    Started {
+        /// Counted from 1.
+        attempt: u32,
+        /// Why the stage runs.
+        reasons: Vec<String>,
+    },
     /// The stage says something.
     Said(StageEvent),
     /// A try failed and another will follow.
@@ -102,10 +93,21 @@ impl Job {
     }
 
     /// Every local input that is read in place.
-    pub(crate) fn outside(&self) -> impl Iterator<Item = (&PathBuf, &Tree)> {
+    pub(crate) fn outside(&self) -> impl Iterator<Item = (&Path, &Tree)> {
         self.inputs
             .values()
             .flatten()
-            .filter_map(|laid| Some((laid.outside.as_ref()?, &laid.tree)))
+            .filter_map(|item| Some((read_in_place(item)?, &item.tree)))
+    }
+}
+
+/// Where an input too big for the store is read.
+pub(crate) fn read_in_place(item: &Item) -> Option<&Path> {
+    match &item.origin {
+        Origin::Path {
+            kept: Kept::Outside(path),
+            ..
+        } => Some(path),
+        _ => None,
     }
 }

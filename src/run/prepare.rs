@@ -12,10 +12,11 @@ use serde_json::Value;
 use stages::contract::WorkerRequest;
 use stages::{Params, Stage, StageError};
 
-use super::job::{Job, Laid};
+use super::job::{Job, read_in_place};
 use super::process::Program;
 use super::{shell, worker};
 use crate::config::Action;
+use crate::plan::Item;
 
 /// Variables that every stage sees, unkeyed.
 const PASSED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
@@ -63,11 +64,11 @@ fn builtin(
     scratch: Scratch,
 ) -> Result<Prepared, StageError> {
     let mut inputs = BTreeMap::new();
-    for (port, laid) in &job.inputs {
+    for (port, items) in &job.inputs {
         let mut paths = Vec::new();
-        for (at, one) in laid.iter().enumerate() {
-            let place = scratch.path().join(format!("inputs/{port}/{at}/{}", one.name));
-            view(job, one, &place)?;
+        for item in items {
+            let place = scratch.path().join(&item.place);
+            view(job, item, &place)?;
             paths.push(place);
         }
         inputs.insert(port.clone(), paths);
@@ -122,11 +123,10 @@ fn command_line(
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut laid = Vec::new();
     for (port, all) in &job.inputs {
-        for (at, one) in all.iter().enumerate() {
-            let at = (all.len() > 1).then_some(at);
-            let place = shell::place(port, one.path.as_deref(), &one.name, at);
+        for item in all {
+            let place = item.place.clone();
             places.entry(port.clone()).or_default().push(place.clone());
-            laid.push((place, one));
+            laid.push((place, item));
         }
     }
     let mut wanted = BTreeMap::new();
@@ -137,8 +137,8 @@ fn command_line(
     shell::disjoint(&taken, &wanted.values().cloned().collect::<Vec<_>>())?;
     // Folders first: what lies inside one is there already then.
     laid.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then(a.cmp(b)));
-    for (place, one) in laid {
-        copy(job, one, &work.join(place))?;
+    for (place, item) in laid {
+        copy(job, item, &work.join(place))?;
     }
     for (name, path) in outputs {
         let place = work.join(&wanted[name]);
@@ -166,28 +166,28 @@ fn command_line(
 }
 
 /// An input to read: links to blobs, or to a file too big for the store.
-fn view(job: &Job, laid: &Laid, place: &Path) -> Result<(), StageError> {
+fn view(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
     folder(place.parent().expect("an input lies in a folder"))?;
-    match &laid.outside {
+    match read_in_place(item) {
         Some(path) => {
             std::os::unix::fs::symlink(path, place).map_err(|error| StageError::io(place, &error))
         }
-        None => job.store.view(&laid.tree, place).map_err(|error| stored(&error)),
+        None => job.store.view(&item.tree, place).map_err(|error| stored(&error)),
     }
 }
 
 /// An input of the stage's own.
-fn copy(job: &Job, laid: &Laid, place: &Path) -> Result<(), StageError> {
+fn copy(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
     if place.exists() {
         return Ok(());
     }
     folder(place.parent().expect("an input lies in a folder"))?;
-    match &laid.outside {
+    match read_in_place(item) {
         // Too big to copy for every run; it is looked at again afterwards.
         Some(path) => {
             std::os::unix::fs::symlink(path, place).map_err(|error| StageError::io(place, &error))
         }
-        None => job.store.lay_out_copy(&laid.tree, place).map_err(|error| stored(&error)),
+        None => job.store.lay_out_copy(&item.tree, place).map_err(|error| stored(&error)),
     }
 }
 

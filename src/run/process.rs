@@ -70,7 +70,8 @@ pub(crate) struct Program {
     pub(crate) limit: Option<Duration>,
 }
 
-/// Starts the program under guard.
+/// Starts the program under guard. When the handle is dropped its pipe ends, and with it
+/// everything the guard watches.
 fn start(program: &Program) -> std::io::Result<tokio::process::Child> {
     Command::new(std::env::current_exe()?)
         .arg(GUARD)
@@ -83,7 +84,6 @@ fn start(program: &Program) -> std::io::Result<tokio::process::Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
         .spawn()
 }
 
@@ -98,7 +98,8 @@ pub(crate) async fn supervise(
     let mut err = Lines::new(child.stderr.take().expect("stderr is piped"));
     let mut leash = Leash::new(child.stdin.take().expect("stdin is piped"), program.limit);
     leash.send(&first_line(&program.input)).await;
-    leash.obey(*stop.borrow_and_update()).await;
+    let wish = *stop.borrow_and_update();
+    leash.obey(wish).await;
 
     let mut status = None;
     while status.is_none() || !(out.ended() && err.ended()) {

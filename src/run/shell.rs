@@ -1,25 +1,12 @@
-//! A `run:` command: where its inputs lie in the scratch folder, and the command with its
-//! `${inputs.x}` and `${outputs.x}` filled in.
+//! A `run:` command with its `${inputs.x}` and `${outputs.x}` filled in.
 //!
 //! Promises: everything is named relative to the scratch folder, so no path of this machine
-//! gets into a result; a path input keeps its own relative path (`./train.py` is
-//! `train.py`), anything else lies at `inputs/PORT/NAME`.
+//! gets into a result.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use stages::StageError;
-
-/// Where one input of a port lies below the scratch folder. `at` is its place in a list.
-pub(crate) fn place(port: &str, path: Option<&Path>, name: &str, at: Option<usize>) -> String {
-    if let Some(own) = path.and_then(below) {
-        return own;
-    }
-    match at {
-        Some(at) => format!("inputs/{port}/{at}/{name}"),
-        None => format!("inputs/{port}/{name}"),
-    }
-}
 
 /// The normal form of a relative path that stays below its folder.
 fn below(path: &Path) -> Option<String> {
@@ -118,19 +105,8 @@ fn quoted(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::Path;
 
-    use super::{disjoint, fill, output, place};
-
-    #[test]
-    fn path_inputs_keep_their_place() {
-        let of = |path: &str| place("data", Some(Path::new(path)), "x.csv", None);
-        assert_eq!(of("./x.csv"), "x.csv");
-        assert_eq!(of("data/./in/x.csv"), "data/in/x.csv");
-        assert_eq!(of("/srv/x.csv"), "inputs/data/x.csv");
-        assert_eq!(of("../x.csv"), "inputs/data/x.csv");
-        assert_eq!(place("rows", None, "rows.jsonl", Some(2)), "inputs/rows/2/rows.jsonl");
-    }
+    use super::{disjoint, fill, output};
 
     #[test]
     fn commands_are_filled_and_quoted() {
