@@ -14,6 +14,7 @@ mod params;
 mod parse;
 mod pipeline;
 mod scalar;
+mod schema;
 mod secret;
 mod section;
 mod stage;
@@ -21,6 +22,7 @@ pub(crate) mod suggest;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
+mod with;
 
 pub use fault::{Fault, Faults};
 pub(crate) use load::load_lenient;
@@ -29,3 +31,4 @@ pub use params::Overrides;
 pub use pipeline::{
     Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Resources, Span, StageSpec,
 };
+pub use schema::{schema, schema_text};

@@ -210,6 +210,35 @@ fn syntax_errors_have_a_place() {
 }
 
 #[test]
+fn an_unquoted_expression_inside_braces() {
+    assert_snapshot!(refused(
+        "name: a
+params: { rank: 1 }
+stages:
+  m:
+    uses: train
+    with: { r: ${rank}, lr: 1 }
+"
+    ), @"");
+}
+
+#[test]
+fn what_a_stage_knows_to_be_wrong() {
+    let yaml = "name: a
+stages:
+  raw: { uses: fetch, with: { dataset: x } }
+  cut: { run: 'head ${inputs.a} > ${outputs.o}', inputs: { a: raw }, outputs: { o: o } }
+  model:
+    uses: train
+    inputs: { base: cut, rows: [./data/rows.jsonl, raw] }
+    with: { r: 13 }
+";
+    let (pipeline, graph) = super::open(yaml).unwrap_or_else(|faults| panic!("{faults}"));
+    let faults = crate::check::stages(&pipeline, &graph, graph.order());
+    assert_snapshot!(drawn(faults.err().expect("a fault")), @"");
+}
+
+#[test]
 fn what_comes_later_is_refused_by_name() {
     assert_snapshot!(refused(
         "name: a
@@ -244,6 +273,7 @@ stages:
     resources: { gpu: 2 }
     env: { \"A-B\": 1, C: [1] }
     secrets: [C]
+    retries: '2'
     profiles: [laptop]
 "
     ), @"");

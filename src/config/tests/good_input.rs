@@ -9,7 +9,7 @@ use stages::{Effect, Pool};
 use super::{open, open_with};
 use crate::config::{Action, Pipeline, Reference, StageSpec};
 
-const FILE: &str = "
+pub(super) const FILE: &str = "
 # a comment
 name: assistant
 seed: 7
@@ -35,7 +35,7 @@ stages:
       alpha: ${2 * rank}
       lr: ${lr}
       method: qlora
-      schedule: { steps: ${rank * 10}, name: cosine-${rank} }
+      schedule: { steps: \"${rank * 10}\", name: \"cosine-${rank}\" }
     gates: { loss: \"<= 2\", tools: \">= ${least}\" }
     resources: { gpu: 1 }
     <<: *limits

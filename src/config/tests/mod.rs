@@ -3,6 +3,7 @@
 mod bad_input;
 mod good_input;
 mod properties;
+mod schema;
 
 use std::path::Path;
 
