@@ -5,6 +5,8 @@
 
 pub mod faults;
 pub mod graph;
+pub mod explain;
+pub mod forecast;
 mod json;
 mod listener;
 mod live;
@@ -15,6 +17,11 @@ pub mod screen;
 mod story;
 mod summary;
 mod units;
+
+/// How numbers are said.
+pub mod words {
+    pub(crate) use super::units::{bytes, count};
+}
 
 pub use json::Json;
 pub use listener::Listener;
