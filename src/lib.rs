@@ -2,6 +2,7 @@
 //!
 //! Imports run one way: cli -> {run, report} -> {plan, event} -> graph -> config.
 
+pub mod check;
 pub mod config;
 pub mod event;
 pub mod graph;

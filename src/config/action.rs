@@ -1,16 +1,13 @@
-//! What a stage does: `uses` with its parameters, or `run` with its outputs.
+//! What a stage does: the kind that `uses` names, or `run` with its outputs.
 
-use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use serde_json::Value;
-use stages::contract::canonical;
-use stages::{FieldType, Stage};
+use stages::Stage;
 
 use super::fault::Fault;
-use super::node::{Entry, Kind, Node};
-use super::pipeline::{Action, Span};
-use super::template::{self, Scope};
+use super::node::{Entry, Node};
+use super::pipeline::Action;
+use super::template::Scope;
 use super::{section, suggest};
 
 /// The stage that `uses:` names.
@@ -36,81 +33,6 @@ pub(crate) fn kind(
     found
 }
 
-/// A built-in stage with checked parameters.
-pub(crate) fn builtin(
-    stage: &'static dyn Stage,
-    name_span: &Span,
-    with: Option<&Entry>,
-    scope: &Scope<'_>,
-    faults: &mut Vec<Fault>,
-) -> Option<Action> {
-    let entries = with.map_or(&[][..], |entry| section::map(&entry.value, "with", faults));
-    let mut given: BTreeMap<String, Value> = BTreeMap::new();
-    let mut whole = true;
-    for entry in entries {
-        match scope.value(&entry.value, faults) {
-            Some(value) => drop(given.insert(entry.key.clone(), value)),
-            None => whole = false,
-        }
-    }
-    match canonical(stage.fields(), &given) {
-        Ok(params) if whole => Some(Action::Builtin { stage, params }),
-        Ok(_) => None,
-        Err(found) => {
-            let block = with.map_or(name_span, |entry| &entry.key_span);
-            for fault in found {
-                if let Some(placed) = placed(&fault, stage, entries, block) {
-                    faults.push(placed);
-                }
-            }
-            None
-        }
-    }
-}
-
-/// A fault of the parameter table, at its line. `None` where the value itself is at
-/// fault already: its `${..}` has no value, so it only looks missing.
-fn placed(
-    fault: &stages::Fault,
-    stage: &'static dyn Stage,
-    entries: &[Entry],
-    block: &Span,
-) -> Option<Fault> {
-    let entry = fault
-        .field
-        .strip_prefix("with.")
-        .and_then(|name| section::get(entries, name));
-    let Some(entry) = entry else {
-        let written = |entry: &Entry| fault.message == format!("`{}` is required", entry.key);
-        let placed = Fault::at(
-            block,
-            &fault.code,
-            format!("`{}`: {}", stage.kind(), fault.message),
-        );
-        return (!entries.iter().any(written)).then(|| placed.mend(&fault.mend));
-    };
-    let unknown = fault.code == "config::unknown-key";
-    let span = if unknown {
-        &entry.key_span
-    } else {
-        &entry.value.span
-    };
-    let field = stage.fields().iter().find(|field| field.name == entry.key);
-    let unquoted = matches!(entry.value.kind, Kind::Number(_) | Kind::Bool(_));
-    let mend = match field.map(|field| field.kind) {
-        Some(FieldType::Text | FieldType::Choice(_)) if unquoted => {
-            "put it in quotes: unquoted it is no text".to_owned()
-        }
-        _ => fault.mend.clone(),
-    };
-    let label = if unknown { "unknown" } else { "does not fit" };
-    Some(
-        Fault::at(span, &fault.code, &fault.message)
-            .label(label)
-            .mend(mend),
-    )
-}
-
 /// A shell command with its outputs.
 pub(crate) fn shell(
     run: &Node,
@@ -128,18 +50,27 @@ pub(crate) fn shell(
     Some(Action::Shell { command, outputs })
 }
 
-/// Every `${inputs.x}` and `${outputs.x}` of a command is declared.
-pub(crate) fn ports(run: &Node, inputs: &[&str], outputs: &[&str], faults: &mut Vec<Fault>) {
-    for (side, name) in template::ports(run.text().unwrap_or_default()) {
+/// Every `${inputs.x}` and `${outputs.x}` of a command is declared. `None` for a side
+/// that a fault hides.
+pub(crate) fn ports(
+    run: &Node,
+    inputs: Option<&[&str]>,
+    outputs: Option<&[&str]>,
+    scope: &Scope<'_>,
+    faults: &mut Vec<Fault>,
+) {
+    for (side, name, span) in scope.ports(run) {
         let known = if side == "inputs" { inputs } else { outputs };
-        if !known.contains(&name) {
-            let message = format!("the command names `${{{side}.{name}}}`, which is not declared");
-            let mend = match suggest::nearest(name, known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("add `{name}:` under `{side}`"),
-            };
-            faults.push(Fault::at(&run.span, "config::unknown-port", message).mend(mend));
-        }
+        let Some(known) = known.filter(|known| !known.contains(&name)) else {
+            continue;
+        };
+        let message = format!("the command names `${{{side}.{name}}}`, which is not declared");
+        let mend = match suggest::nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("add `{name}:` under `{side}`"),
+        };
+        let fault = Fault::at(&span, "config::unknown-port", message);
+        faults.push(fault.label("not declared").mend(mend));
     }
 }
 

@@ -36,11 +36,12 @@ pub(crate) struct Known<'a> {
     pub(crate) here: bool,
 }
 
-/// Reads `inputs:`; `stage` is the built-in one whose ports it must fit.
+/// Reads `inputs:`; `stage` is the built-in one whose ports it must fit, `block` where a
+/// missing input is reported (`None` where the block itself is misspelt).
 pub(crate) fn inputs(
     entry: Option<&Entry>,
     stage: Option<&'static dyn Stage>,
-    name_span: &Span,
+    block: Option<&Span>,
     around: &Surroundings<'_>,
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
@@ -59,16 +60,28 @@ pub(crate) fn inputs(
             found.push(input);
         }
     }
-    for port in stage.map_or(&[][..], Stage::inputs) {
+    if let (Some(stage), Some(block)) = (stage, block) {
+        missing_ports(stage, entries, block, faults);
+    }
+    found
+}
+
+/// Required inputs that are not given, nor misspelt.
+fn missing_ports(
+    stage: &'static dyn Stage,
+    entries: &[Entry],
+    block: &Span,
+    faults: &mut Vec<Fault>,
+) {
+    let names: Vec<&str> = stage.inputs().iter().map(|port| port.name).collect();
+    for port in stage.inputs().iter().filter(|port| port.required) {
         let given = section::get(entries, port.name).is_some_and(|entry| !entry.value.is_null());
-        if port.required && !given {
-            let block = entry.map_or(name_span, |entry| &entry.key_span);
+        if !given && !section::misspelt(entries, &names, port.name) {
             let message = format!("input `{}` is missing", port.name);
             let mend = format!("add `{}:` under `inputs`: {}", port.name, port.about);
             faults.push(Fault::at(block, "config::missing-port", message).mend(mend));
         }
     }
-    found
 }
 
 fn port(
@@ -183,13 +196,13 @@ fn path(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Reference,
     if !around.root.join(&path).exists() {
         let message = format!("there is no file or folder `{text}`");
         let fault = Fault::at(span, "config::missing-input", message).label("not found");
-        return Err(Box::new(fault.mend(missing(text, around))));
+        return Err(Box::new(fault.mend(neighbour(text, around))));
     }
     Ok(Reference::Path(path))
 }
 
 /// Where the missing path was looked for, or its nearest neighbour in the same folder.
-fn missing(text: &str, around: &Surroundings<'_>) -> String {
+fn neighbour(text: &str, around: &Surroundings<'_>) -> String {
     if text.starts_with('~') {
         return "`~` is not expanded: write the whole path".to_owned();
     }

@@ -88,7 +88,10 @@ pub(crate) fn whole(
         } else {
             format!("a whole number from {low} to {high}")
         };
-        let mend = if value.is_string() {
+        let quoted = value
+            .as_str()
+            .is_some_and(|text| text.trim().parse::<u64>().is_ok());
+        let mend = if quoted {
             "write it without quotes"
         } else {
             "write a number in that range"

@@ -14,11 +14,15 @@ mod params;
 mod parse;
 mod pipeline;
 mod scalar;
+mod schema;
 mod secret;
 mod section;
 mod stage;
 pub(crate) mod suggest;
 mod template;
+#[cfg(test)]
+pub(crate) mod tests;
+mod with;
 
 pub use fault::{Fault, Faults};
 pub(crate) use load::load_lenient;
@@ -27,3 +31,4 @@ pub use params::Overrides;
 pub use pipeline::{
     Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Resources, Span, StageSpec,
 };
+pub use schema::{schema, schema_text};

@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &str) -> (Option<Node>, Vec<Fault>) {
     options.set_emit_comments(false);
     let mut builder = Builder {
         parser: Parser::new_from_str_with_options(text, options),
-        length: text.len(),
+        text,
         faults: Vec::new(),
         anchors: BTreeMap::new(),
         aliased: 0,
@@ -46,7 +46,7 @@ type Stop = Box<Fault>;
 
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
-    length: usize,
+    text: &'t str,
     faults: Vec<Fault>,
     anchors: BTreeMap<usize, (Node, usize)>,
     aliased: usize,
@@ -57,16 +57,19 @@ impl<'t> Builder<'t> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => Ok((event, self.range(&span))),
             Some(Err(error)) => {
-                let at = error.marker().byte_offset().unwrap_or(self.length);
-                let at = at.min(self.length);
+                let at = error.marker().byte_offset().unwrap_or(self.text.len());
+                let mut at = at.min(self.text.len());
+                while !self.text.is_char_boundary(at) {
+                    at -= 1;
+                }
                 Err(Box::new(
                     Fault::at(&(at..at), "config::syntax", error.info())
                         .label("here")
-                        .mend("check indentation, quotes and brackets at and above this line"),
+                        .mend(syntax_mend(self.text, at)),
                 ))
             }
             None => {
-                let end = self.length..self.length;
+                let end = self.text.len()..self.text.len();
                 let fault = Fault::at(&end, "config::syntax", "the text ends too early");
                 Err(Box::new(fault.mend("close what is open")))
             }
@@ -75,7 +78,7 @@ impl<'t> Builder<'t> {
 
     fn range(&self, span: &ParserSpan) -> Span {
         let range = span.byte_range().unwrap_or(0..0);
-        let end = range.end.min(self.length);
+        let end = range.end.min(self.text.len());
         range.start.min(end)..end
     }
 
@@ -311,6 +314,27 @@ fn whole(start: &Span, last: Option<&Span>, end: &Span) -> Span {
     let last = last.map_or(start.end, |span| span.end);
     let stop = if end.is_empty() { last } else { end.end };
     start.start..stop.max(start.start)
+}
+
+/// The slip that YAML makes easiest here is `{ r: ${rank} }`: its first `}` closes both.
+fn syntax_mend(text: &str, at: usize) -> &'static str {
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let above = text[..start.saturating_sub(1)]
+        .rfind('\n')
+        .map_or(0, |newline| newline + 1);
+    let end = text[at..]
+        .find('\n')
+        .map_or(text.len(), |newline| at + newline);
+    let near = &text[above..end];
+    let bare = near.match_indices("${").any(|(brace, _)| {
+        let before = near[..brace].trim_end();
+        before.ends_with([':', ',', '[', '{']) && near[..brace].contains(['{', '['])
+    });
+    if bare {
+        "inside `{ }` and `[ ]` put `${..}` in quotes: `{ r: \"${rank}\" }`"
+    } else {
+        "check indentation, quotes and brackets at and above this line"
+    }
 }
 
 fn nothing(span: Span) -> Node {

@@ -38,6 +38,16 @@ pub(crate) fn only(entries: &[Entry], known: &[&str], what: &str, faults: &mut V
     }
 }
 
+/// Whether an unknown key was probably meant to be `name`.
+pub(crate) fn misspelt(entries: &[Entry], known: &[&str], name: &str) -> bool {
+    let unknown = |entry: &&Entry| !known.contains(&entry.key.as_str());
+    let near = |entry: &Entry| suggest::nearest(&entry.key, known.iter().copied());
+    entries
+        .iter()
+        .filter(unknown)
+        .any(|entry| near(entry) == Some(name))
+}
+
 /// A key that is not known here.
 pub(crate) fn unknown(entry: &Entry, known: &[&str], what: &str) -> Fault {
     let message = format!("unknown key `{}` in {what}", entry.key);

@@ -11,7 +11,7 @@ use super::node::{Entry, Kind, Node};
 use super::params::is_stage_name;
 use super::pipeline::{Action, Span, StageSpec};
 use super::template::{Scope, written};
-use super::{action, limits, section, suggest};
+use super::{action, limits, section, suggest, with};
 
 /// Keys of every stage.
 pub(crate) const COMMON: [&str; 11] = [
@@ -77,8 +77,9 @@ pub(crate) fn draft<'a>(
 fn member(node: &Node, (chosen, all): (&str, &[String]), faults: &mut Vec<Fault>) -> bool {
     let mut here = false;
     for (name, span) in section::texts(node, "profiles", faults) {
-        here |= name == chosen;
-        if !all.iter().any(|profile| profile == name) {
+        let known = all.iter().any(|profile| profile == name);
+        here |= name == chosen || !known;
+        if !known {
             let message = format!("there is no profile `{name}`");
             let mend = suggest::mend(name, all.iter().map(String::as_str), "profiles");
             faults.push(Fault::at(span, "config::unknown-profile", message).mend(mend));
@@ -119,7 +120,8 @@ fn doing<'a>(
         (None, Some(run)) => {
             let outputs = section::get(entries, "outputs");
             let external = section::get(entries, "effect").is_some();
-            if outputs.is_none() && !external {
+            let known = [&COMMON[..], &SHELL].concat();
+            if outputs.is_none() && !external && !section::misspelt(entries, &known, "outputs") {
                 let message = format!("stage `{}` declares no outputs", stage.key);
                 let fault = Fault::at(&run.key_span, "config::missing-field", message);
                 faults.push(fault.mend("add `outputs: {name: path}`: what the command writes"));
@@ -202,7 +204,11 @@ impl<'a> Draft<'a> {
         };
         let inputs = match self.doing {
             Doing::Unknown => Vec::new(),
-            _ => input::inputs(get("inputs"), stage, self.span, around, scope, faults),
+            _ => {
+                let block = get("inputs").map_or(self.span, |entry| &entry.key_span);
+                let block = (!self.misspelt("inputs")).then_some(block);
+                input::inputs(get("inputs"), stage, block, around, scope, faults)
+            }
         };
         let action = self.action(scope, faults);
         let env = env(get("env"), scope, faults);
@@ -233,20 +239,29 @@ impl<'a> Draft<'a> {
     fn action(&self, scope: &Scope<'_>, faults: &mut Vec<Fault>) -> Option<Action> {
         let get = |key| section::get(self.entries, key);
         match &self.doing {
-            Doing::Builtin(stage) => action::builtin(*stage, self.span, get("with"), scope, faults),
+            Doing::Builtin(stage) => {
+                let block = get("with").map_or(self.span, |entry| &entry.key_span);
+                let block = (!self.misspelt("with")).then_some(block);
+                with::builtin(*stage, get("with"), block, scope, faults)
+            }
             Doing::Shell { run, outputs } => {
                 let inputs = get("inputs").and_then(|entry| entry.value.entries());
-                let inputs: Vec<_> = inputs
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|e| e.key.as_str())
-                    .collect();
+                let inputs = inputs.unwrap_or_default().iter();
+                let inputs: Vec<_> = inputs.map(|entry| entry.key.as_str()).collect();
                 let names: Vec<_> = outputs.iter().map(|(name, _)| name.as_str()).collect();
-                action::ports(run, &inputs, &names, faults);
+                let inputs = (!self.misspelt("inputs")).then_some(inputs.as_slice());
+                let names = (!self.misspelt("outputs")).then_some(names.as_slice());
+                action::ports(run, inputs, names, scope, faults);
                 action::shell(run, outputs.clone(), scope, faults)
             }
             Doing::Unknown => None,
         }
+    }
+
+    /// Whether an unknown key of this stage was probably meant to be `key`.
+    fn misspelt(&self, key: &str) -> bool {
+        let known = [&COMMON[..], &BUILTIN, &SHELL].concat();
+        section::misspelt(self.entries, &known, key)
     }
 
     fn effect(&self, faults: &mut Vec<Fault>) -> Effect {

@@ -180,10 +180,28 @@ impl Scope<'_> {
                     .label("not defined")
                     .mend(self.undefined(name))
             }
-            _ => Fault::at(&span, "config::expression", error.to_string())
+            ExpressionError::Syntax(_) => Fault::at(&span, "config::expression", error.to_string())
                 .mend("an expression holds numbers, parameters, `+ - * /` and parentheses"),
+            ExpressionError::Arithmetic(_) => {
+                Fault::at(&span, "config::expression", error.to_string()).mend(format!(
+                    "look at the parameters' values under profile `{}`",
+                    self.profile
+                ))
+            }
         });
         None
+    }
+
+    /// The `inputs.x` and `outputs.x` that a command names, and where.
+    pub(crate) fn ports<'n>(&self, node: &'n Node) -> Vec<(&'n str, &'n str, Span)> {
+        let pieces = pieces(node.text().unwrap_or_default()).unwrap_or_default();
+        let named = pieces.into_iter().filter_map(|piece| match piece {
+            Piece::Expression(inside, nth) => {
+                port(inside).map(|(side, name)| (side, name, self.inside(node, inside, nth)))
+            }
+            _ => None,
+        });
+        named.collect()
     }
 
     fn undefined(&self, name: &str) -> String {
@@ -228,20 +246,6 @@ pub(crate) fn port(inside: &str) -> Option<(&str, &str)> {
     matches!(side, "inputs" | "outputs").then_some((side, name))
 }
 
-/// The `inputs.x` and `outputs.x` that a command names.
-pub(crate) fn ports(command: &str) -> Vec<(&str, &str)> {
-    let Ok(pieces) = pieces(command) else {
-        return Vec::new();
-    };
-    pieces
-        .into_iter()
-        .filter_map(|piece| match piece {
-            Piece::Expression(inside, _) => port(inside),
-            _ => None,
-        })
-        .collect()
-}
-
 /// A value inside longer text; `None` for what is no single value.
 pub(crate) fn written(value: &Value) -> Option<String> {
     match value {
@@ -255,7 +259,7 @@ pub(crate) fn written(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Piece, pieces, ports};
+    use super::{Piece, pieces};
 
     #[test]
     fn a_text_splits_into_pieces() {
@@ -272,13 +276,5 @@ mod tests {
         );
         assert_eq!(pieces("a${x}${y"), Err(1));
         assert_eq!(pieces("$HOME $5"), Ok(vec![Piece::Text("$HOME $5")]));
-    }
-
-    #[test]
-    fn a_command_names_its_ports() {
-        assert_eq!(
-            ports("cp ${inputs.a} ${ outputs.b } $${inputs.c} ${d}"),
-            vec![("inputs", "a"), ("outputs", "b")]
-        );
     }
 }

@@ -12,6 +12,9 @@ use miette::{
 
 use crate::config::{Fault, Faults, Span};
 
+/// A drawing in which a tab is one column, so that carets stand right.
+const TAB: usize = 1;
+
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
@@ -30,13 +33,17 @@ pub fn draw(faults: &Faults, look: Look) -> String {
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_width(look.width)
         .with_links(false)
-        .with_context_lines(0);
+        .tab_width(TAB)
+        .with_context_lines(1);
     let source = Excerpts {
         name: shown_name(faults),
         text: &faults.text,
     };
     let mut out = String::new();
-    for fault in &faults.items {
+    for (index, fault) in faults.items.iter().enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
         let drawn = Drawn {
             fault,
             source: &source,
@@ -61,6 +68,15 @@ fn shown_name(faults: &Faults) -> String {
     file.display().to_string()
 }
 
+/// Where a label may begin or end: inside the text, between characters.
+fn boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
 /// The places, each cut at the end of its first line: a block of ten lines underlined
 /// says less than its first one.
 fn labels(fault: &Fault, text: &str) -> Vec<LabeledSpan> {
@@ -77,9 +93,8 @@ fn labels(fault: &Fault, text: &str) -> Vec<LabeledSpan> {
 }
 
 fn first_line(span: &Span, text: &str) -> SourceSpan {
-    let start = span.start.min(text.len());
-    let end = span.end.clamp(start, text.len());
-    let line = text.get(start..end).unwrap_or("");
+    let start = boundary(text, span.start);
+    let line = &text[start..boundary(text, span.end).max(start)];
     let length = line.find(['\n', '\r']).unwrap_or(line.len());
     SourceSpan::from((start, length))
 }
@@ -93,10 +108,15 @@ impl SourceCode for Excerpts<'_> {
     fn read_span<'s>(
         &'s self,
         span: &SourceSpan,
-        before: usize,
-        after: usize,
+        context: usize,
+        _: usize,
     ) -> Result<Box<dyn SpanContents<'s> + 's>, miette::MietteError> {
-        let contents = self.text.read_span(span, before, after)?;
+        let whole = if context == 0 {
+            *span
+        } else {
+            self.lines(span)
+        };
+        let contents = self.text.read_span(&whole, 0, 0)?;
         Ok(Box::new(MietteSpanContents::new_named(
             self.name.clone(),
             contents.data(),
@@ -105,6 +125,19 @@ impl SourceCode for Excerpts<'_> {
             contents.column(),
             contents.line_count(),
         )))
+    }
+}
+
+impl Excerpts<'_> {
+    /// The whole lines that a span touches, without the last line's end.
+    fn lines(&self, span: &SourceSpan) -> SourceSpan {
+        let start = span.offset().min(self.text.len());
+        let end = (start + span.len()).min(self.text.len());
+        let first = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let last = self.text[end..]
+            .find('\n')
+            .map_or(self.text.len(), |at| end + at);
+        SourceSpan::from((first, last - first))
     }
 }
 
@@ -139,7 +172,8 @@ impl Diagnostic for Drawn<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        (!self.labels.is_empty()).then_some(self.source as &dyn SourceCode)
+        let drawable = !self.labels.is_empty() && !self.source.text.is_empty();
+        drawable.then_some(self.source as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
