@@ -66,7 +66,7 @@ fn the_second_interrupt_does_not_wait() {
 #[test]
 fn an_input_edited_while_its_stage_runs_is_read_as_it_was() {
     let project = Project::new(
-        &LONG.replace("it: first }\n    outputs", "it: local.txt }\n    outputs"),
+        &LONG.replace("it: first }\n    outputs", "it: ./local.txt }\n    outputs"),
     );
     project.write("local.txt", "old\n");
     let child = start(&project);
@@ -84,7 +84,7 @@ fn an_input_edited_while_its_stage_runs_is_read_as_it_was() {
 fn a_big_input_that_changes_discards_the_result() {
     let project = Project::new(
         &LONG
-            .replace("it: first }\n    outputs", "it: big.bin }\n    outputs")
+            .replace("it: first }\n    outputs", "it: ./big.bin }\n    outputs")
             .replace("cp ${inputs.it}", "head -c 3 ${inputs.it} >"),
     );
     // Full of holes, and too big to be copied into the store.

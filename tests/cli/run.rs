@@ -8,7 +8,7 @@ params: { take: 2 }
 stages:
   head:
     run: head -n ${take} ${inputs.text} > ${outputs.lines}
-    inputs: { text: words.txt }
+    inputs: { text: ./words.txt }
     outputs: { lines: lines.txt }
   count:
     run: |
@@ -55,7 +55,7 @@ fn what_changes_no_key_runs_nothing() {
         ("name: demo", "name: demo # a comment"),
         (">= 1", ">= 2"),
         ("params: { take: 2 }", "params:\n  \"take\": 2"),
-        ("inputs: { text: words.txt }", "inputs: { text: './words.txt' }"),
+        ("{ text: ./words.txt }", "{ text: './words.txt' }"),
         ("gates:", "retries: 3\n    timeout: 10m\n    gates:"),
     ] {
         project.edit("pipeline.yaml", from, to);
@@ -111,7 +111,8 @@ fn a_blob_that_went_bad_is_made_again() {
         std::fs::write(&place, "rot").expect("a file");
     }
     let said = project.ok(&[]);
-    assert!(said.contains("damaged"), "{said}");
+    assert!(said.contains("runs: its output `lines` is"), "{said}");
+    assert_eq!(project.files(".tunesmith/store/quarantine").len(), 3, "for people to look at");
     assert_eq!(project.read("out/default/head/lines.txt"), "one\ntwo\n");
     project.verify();
 }
