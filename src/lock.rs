@@ -246,7 +246,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// `a."b c" = "value"` -> (["a", "b c"], "value").
+/// Reads `a."b c" = "value"` as the steps `a`, `b c` and the value.
 fn split(line: &str) -> Option<(Vec<String>, String)> {
     let mut rest = line.trim_start();
     let mut path = Vec::new();

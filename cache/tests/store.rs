@@ -100,7 +100,10 @@ fn a_committed_result_is_found_again_by_its_key() {
         made
     };
     let store = bench.store();
-    assert_eq!(store.records(&made.key).unwrap(), std::slice::from_ref(&made));
+    assert_eq!(
+        store.records(&made.key).unwrap(),
+        std::slice::from_ref(&made)
+    );
     assert!(store.has_record(&made.key, &made.result()));
     assert!(store.present(&made).unwrap());
     assert_eq!(store.records(&Digest::of(b"other")).unwrap(), []);

@@ -185,13 +185,15 @@ impl<'a> Planner<'a> {
             })
         };
         let last = self.last.get(&spec.id).filter(|last| last.key == key);
+        let mut lacks = Vec::new();
         // The common case costs one look at the record's name and one at each blob.
         if let Some(last) = last
             && (locked.is_none() || in_lock(&last.outputs))
             && self.store.has_record(&key, &last.result)
         {
             let record = last.record(parts.clone());
-            if self.store.present(&record)? {
+            lacks = self.store.lacking(&record)?;
+            if lacks.is_empty() {
                 return Ok(Ok((record, false)));
             }
         }
@@ -208,13 +210,13 @@ impl<'a> Planner<'a> {
             );
             std::cmp::Reverse(rank)
         });
-        let mut lacks = Vec::new();
         for record in records {
             let lacking = self.store.lacking(&record)?;
             if lacking.is_empty() {
                 let restored = !is_last(&record);
                 return Ok(Ok((record, restored)));
             }
+            // The first look at a damaged blob moves it away: what it told counts.
             lacks = if lacks.is_empty() { lacking } else { lacks };
         }
         let reasons = self.reasons(spec, key, parts, &lacks)?;
@@ -241,9 +243,10 @@ impl<'a> Planner<'a> {
         let Some(last) = self.last.get(&spec.id) else {
             return Ok(vec![Reason::First]);
         };
-        let before = match last.key == key {
-            true => None,
-            false => self.store.records(&last.key)?.into_iter().next(),
+        let before = if last.key == key {
+            None
+        } else {
+            self.store.records(&last.key)?.into_iter().next()
         };
         Ok(match before {
             None => vec![Reason::Lost],

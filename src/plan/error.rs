@@ -15,6 +15,16 @@ pub enum PlanError {
         /// Why.
         source: cache::Error,
     },
+    /// A local input is a folder that holds the store.
+    #[error("input `{port}` of `{stage}` is `{}`, the folder that holds `.tunesmith`", path.display())]
+    HoldsStore {
+        /// Stage id.
+        stage: String,
+        /// Port name.
+        port: String,
+        /// The folder.
+        path: PathBuf,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] cache::Error),
@@ -57,6 +67,7 @@ impl PlanError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Input { source, .. } | Self::Store(source) => source.code(),
+            Self::HoldsStore { .. } => "plan::holds-store",
             Self::Last { .. } => "plan::last",
             Self::NotLocked { .. } => "locked::no-result",
             Self::LockedLost { .. } => "locked::not-in-store",
@@ -68,6 +79,7 @@ impl PlanError {
     pub fn mend(&self) -> &'static str {
         match self {
             Self::Input { source, .. } | Self::Store(source) => source.mend(),
+            Self::HoldsStore { .. } => "name the folder below it that the stage needs",
             Self::Last { .. } => "check the disk and run again",
             Self::NotLocked { .. } => "run once without `--locked` and commit `pipeline.lock`",
             Self::LockedLost { .. } => {

@@ -60,9 +60,13 @@ impl Locals {
         }
     }
 
-    fn take(&mut self, store: &Store, path: &Path) -> Result<Taken, cache::Error> {
+    /// `None` for a folder that holds the store.
+    fn take(&mut self, store: &Store, path: &Path) -> Result<Option<Taken>, cache::Error> {
         if let Some(taken) = self.taken.get(path) {
-            return Ok(taken.clone());
+            return Ok(Some(taken.clone()));
+        }
+        if holds(path, store.home()) {
+            return Ok(None);
         }
         let taken = if self.preview {
             Taken {
@@ -73,7 +77,7 @@ impl Locals {
             store.take(path)?
         };
         self.taken.insert(path.to_owned(), taken.clone());
-        Ok(taken)
+        Ok(Some(taken))
     }
 }
 
@@ -89,7 +93,9 @@ pub(super) fn resolve(
     let mut waiting = Vec::new();
     for input in &spec.inputs {
         for (at, reference) in input.references.iter().enumerate() {
-            let (tree, origin) = match reference {
+            let several = input.references.len() > 1;
+            let at = several.then_some(at);
+            let (tree, origin, place) = match reference {
                 Reference::Product {
                     stage,
                     product: name,
@@ -100,34 +106,33 @@ pub(super) fn resolve(
                         waiting.push(index);
                         continue;
                     };
+                    let seen = product_name(&pipeline.stages[index], name);
                     let product = name.clone();
-                    (
-                        tree,
-                        Origin::Product {
-                            stage: index,
-                            product,
-                        },
-                    )
+                    let origin = Origin::Product {
+                        stage: index,
+                        product,
+                    };
+                    (tree, origin, place(spec, &input.name, None, seen, at))
                 }
                 Reference::Path(path) => {
-                    let taken = locals.take(store, &pipeline.root.join(path));
-                    let taken = taken.map_err(|source| PlanError::Input {
+                    let local = pipeline.root.join(path);
+                    let taken = locals
+                        .take(store, &local)
+                        .map_err(|source| PlanError::Input {
+                            stage: spec.id.clone(),
+                            port: input.name.clone(),
+                            source,
+                        })?;
+                    let taken = taken.ok_or_else(|| PlanError::HoldsStore {
                         stage: spec.id.clone(),
                         port: input.name.clone(),
-                        source,
+                        path: path.clone(),
                     })?;
+                    let seen = place(spec, &input.name, Some(path), last_step(path), at);
                     let (path, kept) = (path.clone(), taken.kept);
-                    (taken.tree, Origin::Path { path, kept })
+                    (taken.tree, Origin::Path { path, kept }, seen)
                 }
             };
-            let several = input.references.len() > 1;
-            let place = place(
-                pipeline,
-                spec,
-                &input.name,
-                reference,
-                several.then_some(at),
-            );
             let items = inputs.entry(input.name.clone()).or_default();
             items.push(Item {
                 tree,
@@ -145,33 +150,36 @@ pub(super) fn resolve(
     })
 }
 
+/// Where a stage sees an input that is called `name` where it comes from. `local` is the path of a
+/// project file, which a command sees at its own place.
 fn place(
-    pipeline: &Pipeline,
     spec: &StageSpec,
     port: &str,
-    reference: &Reference,
+    local: Option<&Path>,
+    name: Option<String>,
     at: Option<usize>,
 ) -> String {
     let shell = matches!(spec.action, Action::Shell { .. });
-    let name = match reference {
-        Reference::Path(path) => {
-            if let Some(own) = below(path).filter(|_| shell) {
-                return own;
-            }
-            last_step(path)
-        }
-        Reference::Product { stage, product } => {
-            let above = pipeline.stages.iter().find(|above| above.id == *stage);
-            let products = above.map(StageSpec::products).unwrap_or_default();
-            let path = products.iter().find(|(name, _)| name == product);
-            path.and_then(|(_, path)| last_step(Path::new(path)))
-        }
-    };
+    if let Some(own) = local.filter(|_| shell).and_then(below) {
+        return own;
+    }
     let name = name.unwrap_or_else(|| port.to_owned());
     match at {
         Some(at) => format!("inputs/{port}/{at}/{name}"),
         None => format!("inputs/{port}/{name}"),
     }
+}
+
+/// Whether the folder `path` holds the store: then it changes with every look.
+fn holds(path: &Path, home: &Path) -> bool {
+    path.is_dir() && path.canonicalize().is_ok_and(|path| home.starts_with(path))
+}
+
+/// The file name that `product` has in the stage that makes it.
+fn product_name(spec: &StageSpec, product: &str) -> Option<String> {
+    let products = spec.products();
+    let (_, path) = products.iter().find(|(name, _)| *name == product)?;
+    last_step(Path::new(path))
 }
 
 fn last_step(path: &Path) -> Option<String> {

@@ -159,3 +159,67 @@ fn file_name(profile: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Record {
+        let mut parts = KeyParts::new();
+        parts.push("text", text);
+        Record {
+            key: parts.digest(),
+            parts,
+            outputs: BTreeMap::new(),
+            outcome: serde_json::json!({"metrics": {"loss": 0.5}}),
+            made: Made::default(),
+        }
+    }
+
+    #[test]
+    fn the_last_line_of_a_stage_counts_and_a_torn_one_costs_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = Last::load(dir.path(), "laptop");
+        last.set("a", &record("1")).unwrap();
+        last.set("b", &record("2")).unwrap();
+        last.set("a", &record("3")).unwrap();
+        let file = dir.path().join("last/laptop.jsonl");
+        let whole = fs::read(&file).unwrap();
+        let found = |key: &str| {
+            let last = Last::load(dir.path(), "laptop");
+            last.get(key).map(|entry| entry.key)
+        };
+        assert_eq!(found("a"), Some(record("3").key));
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).unwrap();
+            let mut last = Last::load(dir.path(), "laptop");
+            last.set("c", &record("4")).unwrap();
+            assert_eq!(found("c"), Some(record("4").key), "cut at {length}");
+        }
+        assert_eq!(found("b"), Some(record("2").key));
+    }
+
+    #[test]
+    fn what_is_known_already_is_not_written_and_old_lines_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = Last::load(dir.path(), "p");
+        let file = dir.path().join("last/p.jsonl");
+        for round in 0..2500 {
+            last.set("a", &record(&(round / 2).to_string())).unwrap();
+        }
+        let lines = fs::read_to_string(&file).unwrap();
+        assert!(lines.lines().filter(|line| !line.is_empty()).count() < 1010);
+        let before = fs::metadata(&file).unwrap().len();
+        last.set("a", &record("1249")).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().len(), before);
+        let last = Last::load(dir.path(), "p");
+        assert_eq!(last.get("a").unwrap().key, record("1249").key);
+    }
+
+    #[test]
+    fn two_profiles_never_share_a_file() {
+        assert_eq!(file_name("mistral-7b"), "mistral-7b");
+        assert_ne!(file_name("a/b"), file_name("a_b"));
+        assert_eq!(file_name("../x"), "%2e%2e%2fx");
+    }
+}
