@@ -19,7 +19,7 @@ use crate::config::{
 
 /// The graph of a pipeline. Stages are indices into [`Pipeline::stages`].
 pub struct Graph {
-    graph: DiGraph<(), ()>,
+    edges: DiGraph<(), ()>,
     order: Vec<usize>,
     index: BTreeMap<String, usize>,
 }
@@ -65,7 +65,7 @@ fn build(pipeline: &Pipeline) -> (Graph, Vec<Fault>) {
     let order = order(&graph);
     (
         Graph {
-            graph,
+            edges: graph,
             order,
             index,
         },
@@ -105,7 +105,7 @@ impl Graph {
 
     fn neighbours(&self, stage: usize, direction: Direction) -> Vec<usize> {
         let found = self
-            .graph
+            .edges
             .neighbors_directed(NodeIndex::new(stage), direction);
         let mut found: Vec<usize> = found.map(NodeIndex::index).collect();
         found.sort_unstable();
@@ -128,7 +128,7 @@ impl Graph {
         while let Some(stage) = open.pop() {
             if !std::mem::replace(&mut inside[stage], true) {
                 let next = self
-                    .graph
+                    .edges
                     .neighbors_directed(NodeIndex::new(stage), direction);
                 open.extend(next.map(NodeIndex::index));
             }
@@ -142,7 +142,7 @@ impl Graph {
     pub fn heights(&self) -> Vec<usize> {
         let mut heights = vec![1; self.order.len()];
         for stage in self.order.iter().rev().copied() {
-            let below = self.graph.neighbors(NodeIndex::new(stage));
+            let below = self.edges.neighbors(NodeIndex::new(stage));
             let below = below.map(|child| heights[child.index()]).max();
             heights[stage] = 1 + below.unwrap_or(0);
         }
@@ -175,18 +175,17 @@ impl Graph {
         let mut found = Vec::new();
         let mut faults = Vec::new();
         for name in names {
-            match self.find(name) {
-                Some(stage) => found.push(stage),
-                None => {
-                    let known = self.index.keys().map(String::as_str);
-                    let message = format!(
-                        "there is no stage `{name}` in profile `{}`",
-                        pipeline.profile
-                    );
-                    let fault = Fault::nowhere("config::unknown-stage", message);
-                    faults.push(fault.mend(suggest::mend(name, known, "stages")));
-                }
+            if let Some(stage) = self.find(name) {
+                found.push(stage);
+                continue;
             }
+            let known = self.index.keys().map(String::as_str);
+            let message = format!(
+                "there is no stage `{name}` in profile `{}`",
+                pipeline.profile
+            );
+            let fault = Fault::nowhere("config::unknown-stage", message);
+            faults.push(fault.mend(suggest::mend(name, known, "stages")));
         }
         if faults.is_empty() {
             return Ok(found);

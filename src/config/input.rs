@@ -3,7 +3,8 @@
 //! A value with a `/`, or one that begins with `.`, is a path; `stage:product` is one
 //! product; a bare word is a stage's first product.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -24,6 +25,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) known: BTreeMap<&'a str, Known<'a>>,
     /// The chosen profile.
     pub(crate) profile: &'a str,
+    /// Paths that were seen to exist: many stages name the same ones.
+    pub(crate) present: RefCell<BTreeSet<PathBuf>>,
 }
 
 /// A stage as others see it.
@@ -193,10 +196,13 @@ fn path(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Reference,
             fault.mend("name the stage that makes it, `stage:product`"),
         ));
     }
-    if !around.root.join(&path).exists() {
+    if !around.present.borrow().contains(&path) && !around.root.join(&path).exists() {
         let message = format!("there is no file or folder `{text}`");
         let fault = Fault::at(span, "config::missing-input", message).label("not found");
         return Err(Box::new(fault.mend(neighbour(text, around))));
+    }
+    if !around.present.borrow().contains(&path) {
+        around.present.borrow_mut().insert(path.clone());
     }
     Ok(Reference::Path(path))
 }

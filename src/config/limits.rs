@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn times_carry_their_unit() {
         assert_eq!(duration("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(duration("2d"), Some(Duration::from_secs(172_800)));
+        assert_eq!(duration("1h30m"), Some(Duration::from_mins(90)));
+        assert_eq!(duration("2d"), Some(Duration::from_hours(48)));
         for bad in [
             "",
             "10",

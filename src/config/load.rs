@@ -1,5 +1,6 @@
 //! From a file to a checked pipeline, or every fault in it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -273,6 +274,7 @@ fn stages(
             .map(|draft| (draft.id, draft.known()))
             .collect(),
         profile: scope.profile,
+        present: RefCell::default(),
     };
     let found = drafts
         .iter()

@@ -29,6 +29,9 @@ const KNOWN: [&str; 5] = [
     "AWS_SECRET_ACCESS_KEY",
 ];
 
+/// Nothing shorter is taken for a secret: `1` or `test` would match by accident.
+const SHORTEST: usize = 8;
+
 /// Secrets found, to be blanked.
 #[derive(Default)]
 pub(crate) struct Secrets {
@@ -46,6 +49,9 @@ pub(crate) fn search(
     let mut secrets = Secrets::default();
     for entry in root {
         walk(&entry.value, &mut |span, text| {
+            if text.len() < SHORTEST {
+                return;
+            }
             let hit = token(text).map(|(token, whose)| (token, format!("looks like {whose}")));
             let value = values
                 .iter()
@@ -88,8 +94,7 @@ pub(crate) fn token(text: &str) -> Option<(&str, &'static str)> {
     })
 }
 
-/// Values that declared and well-known secret variables have now. Short ones are left
-/// out: `1` or `test` would match by accident.
+/// Values that declared and well-known secret variables have now.
 fn current(root: &[Entry], env: &dyn Fn(&str) -> Option<String>) -> Vec<(String, String)> {
     let mut names: Vec<&str> = KNOWN.to_vec();
     let stages = section::get(root, "stages").and_then(|entry| entry.value.entries());
@@ -105,7 +110,7 @@ fn current(root: &[Entry], env: &dyn Fn(&str) -> Option<String>) -> Vec<(String,
         .into_iter()
         .filter(|name| !name.is_empty() && !name.contains(['=', '\0']))
         .filter_map(|name| env(name).map(|value| (name.to_owned(), value)))
-        .filter(|(_, value)| value.len() >= 8)
+        .filter(|(_, value)| value.len() >= SHORTEST)
         .collect()
 }
 

@@ -202,13 +202,12 @@ impl<'a> Draft<'a> {
             Doing::Builtin(stage) => Some(stage),
             _ => None,
         };
-        let inputs = match self.doing {
-            Doing::Unknown => Vec::new(),
-            _ => {
-                let block = get("inputs").map_or(self.span, |entry| &entry.key_span);
-                let block = (!self.misspelt("inputs")).then_some(block);
-                input::inputs(get("inputs"), stage, block, around, scope, faults)
-            }
+        let inputs = if let Doing::Unknown = self.doing {
+            Vec::new()
+        } else {
+            let block = get("inputs").map_or(self.span, |entry| &entry.key_span);
+            let block = (!self.misspelt("inputs")).then_some(block);
+            input::inputs(get("inputs"), stage, block, around, scope, faults)
         };
         let action = self.action(scope, faults);
         let env = env(get("env"), scope, faults);

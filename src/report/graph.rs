@@ -190,21 +190,84 @@ stages:
 
     #[test]
     fn in_a_terminal() {
-        assert_snapshot!(drawn(Drawing::Ascii), @"");
+        assert_snapshot!(drawn(Drawing::Ascii), @r#"
+    [base]   [hand]   [alone]
+       └───┐    ├───┐
+           │    ↓   │
+           │ [made] │
+           │    │   │
+           └────┤   │
+                ├───┘
+                ↓
+             [model]
+                │
+                ↓
+             [push]
+    "#);
     }
 
     #[test]
     fn as_dot() {
-        assert_snapshot!(drawn(Drawing::Dot), @"");
+        assert_snapshot!(drawn(Drawing::Dot), @r#"
+    digraph pipeline {
+      rankdir=LR;
+      node [shape=box];
+      "base";
+      "hand";
+      "made";
+      "model";
+      "push" [style=dashed];
+      "alone";
+      "base" -> "model";
+      "hand" -> "made";
+      "hand" -> "made" [label="card"];
+      "hand" -> "model";
+      "made" -> "model";
+      "model" -> "push";
+    }
+    "#);
     }
 
     #[test]
     fn as_mermaid() {
-        assert_snapshot!(drawn(Drawing::Mermaid), @"");
+        assert_snapshot!(drawn(Drawing::Mermaid), @r#"
+    flowchart LR
+      s0["base"]
+      s1["hand"]
+      s2["made"]
+      s3["model"]
+      s4["push"]:::external
+      s5["alone"]
+      s0 --> s3
+      s1 --> s2
+      s1 -->|card| s2
+      s1 --> s3
+      s2 --> s3
+      s3 --> s4
+      classDef external stroke-dasharray: 5 5
+    "#);
     }
 
     #[test]
     fn as_svg() {
-        assert_snapshot!(drawn(Drawing::Svg), @"");
+        assert_snapshot!(drawn(Drawing::Svg), @r##"
+    <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 416 140" width="416" height="140" font-family="monospace" font-size="13" fill="none" stroke="#57606a">
+    <path d="M72 26 C100 26 100 26 128 26"/>
+    <path d="M180 26 C208 26 208 70 236 70"/><path d="M236 70 l-7 -4 v8 z" fill="#57606a"/>
+    <path d="M72 70 C100 70 100 70 128 70"/><path d="M128 70 l-7 -4 v8 z" fill="#57606a"/>
+    <path d="M72 70 C100 70 100 114 128 114"/>
+    <path d="M180 114 C208 114 208 70 236 70"/><path d="M236 70 l-7 -4 v8 z" fill="#57606a"/>
+    <path d="M180 70 C208 70 208 70 236 70"/><path d="M236 70 l-7 -4 v8 z" fill="#57606a"/>
+    <path d="M296 70 C324 70 324 70 352 70"/><path d="M352 70 l-7 -4 v8 z" fill="#57606a"/>
+    <path d="M128 26 h52"/>
+    <path d="M128 114 h52"/>
+    <g><rect x="12" y="12" width="60" height="28" rx="5" fill="#f6f8fa"/><text x="42" y="30" text-anchor="middle" fill="#24292f" stroke="none">base</text></g>
+    <g><title>rows &amp; more</title><rect x="12" y="56" width="60" height="28" rx="5" fill="#f6f8fa"/><text x="42" y="74" text-anchor="middle" fill="#24292f" stroke="none">hand</text></g>
+    <g><rect x="128" y="56" width="52" height="28" rx="5" fill="#f6f8fa"/><text x="154" y="74" text-anchor="middle" fill="#24292f" stroke="none">made</text></g>
+    <g><rect x="236" y="56" width="60" height="28" rx="5" fill="#f6f8fa"/><text x="266" y="74" text-anchor="middle" fill="#24292f" stroke="none">model</text></g>
+    <g><rect x="352" y="56" width="52" height="28" rx="5" fill="#f6f8fa" stroke-dasharray="5 4"/><text x="378" y="74" text-anchor="middle" fill="#24292f" stroke="none">push</text></g>
+    <g><rect x="12" y="100" width="60" height="28" rx="5" fill="#f6f8fa"/><text x="42" y="118" text-anchor="middle" fill="#24292f" stroke="none">alone</text></g>
+    </svg>
+    "##);
     }
 }

@@ -87,7 +87,7 @@ fn a_builtin_stage_under_two_profiles() {
     assert_eq!(model.inputs[1].references, [product("raw", "rows")]);
     assert_eq!(model.inputs[2].references, []);
     assert_eq!(model.limits.retries, 2);
-    assert_eq!(model.limits.timeout, Some(Duration::from_secs(5400)));
+    assert_eq!(model.limits.timeout, Some(Duration::from_mins(90)));
     assert_eq!(
         (model.resources.pool, model.resources.slots),
         (Pool::Gpu, 1)

@@ -1,6 +1,8 @@
 //! What people see for good and bad files: whole drawings, with small stages of our own.
 
-mod bad_input;
+mod bad_edges;
+mod bad_names;
+mod bad_values;
 mod good_input;
 mod properties;
 mod schema;

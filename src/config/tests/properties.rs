@@ -188,9 +188,11 @@ proptest! {
 fn depth_and_aliases_are_bounded() {
     let deep = "[".repeat(10_000);
     assert_eq!(load(&deep).err().unwrap().items.len(), 1);
-    let deep_blocks: String = (0..200)
-        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
-        .collect();
+    let mut deep_blocks = String::new();
+    for depth in 0..200 {
+        deep_blocks.push_str(&" ".repeat(depth));
+        deep_blocks.push_str("a:\n");
+    }
     assert!(load(&deep_blocks).is_err());
     let mut bomb = "x-0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n".to_owned();
     for n in 1..20 {

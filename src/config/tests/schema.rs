@@ -48,3 +48,18 @@ fn what_the_parser_refuses_by_shape_does_not_fit() {
         assert!(open(&yaml).is_err(), "the parser lets pass: {yaml}");
     }
 }
+
+/// `UPDATE_SCHEMA=1 cargo test schema` writes the file after a stage's table changed.
+#[test]
+fn the_file_that_editors_read_is_current() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pipeline.schema.json");
+    let current = crate::config::schema_text(stages::registry::all());
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(file, &current).unwrap();
+    }
+    let written = std::fs::read_to_string(file).unwrap();
+    assert!(
+        written == current,
+        "run `UPDATE_SCHEMA=1 cargo test -p tunesmith schema`"
+    );
+}

@@ -1,8 +1,9 @@
 //! The graph as SVG: columns from left to right, each stage as far left as its inputs
-//! allow, rows ordered by the middle of their neighbours.
+//! allow, rows ordered by the middle of what they read. An arrow over several columns
+//! keeps a row free in each of them, so that it crosses no box.
 //!
 //! Promises: no scripts, no fonts and no files from elsewhere; readable on light and
-//! dark pages.
+//! dark pages. Source: Sugiyama, Tagawa, Toda 1981, without the crossing minimum.
 
 use super::Picture;
 
@@ -17,6 +18,16 @@ const LETTER: usize = 8;
 /// Around the picture, pixels.
 const MARGIN: usize = 12;
 
+/// Boxes and the free rows of long arrows, as one numbering: boxes first.
+struct Layout {
+    /// Column of each.
+    column: Vec<usize>,
+    /// Steps from one column to the next.
+    steps: Vec<(usize, usize)>,
+    /// Who stands in each column, from the top.
+    columns: Vec<Vec<usize>>,
+}
+
 struct Place {
     x: usize,
     y: usize,
@@ -24,128 +35,152 @@ struct Place {
 }
 
 pub(super) fn draw(picture: &Picture<'_>) -> String {
-    let columns = columns(picture);
-    let places = places(picture, &columns);
-    let width = places
-        .iter()
-        .map(|place| place.x + place.width)
-        .max()
-        .unwrap_or(0)
-        + MARGIN;
-    let height = places.iter().map(|place| place.y + BOX).max().unwrap_or(0) + MARGIN;
+    let layout = Layout::new(picture);
+    let places = layout.places(picture);
+    let boxes = picture.boxes.len();
+    let width = places.iter().map(|place| place.x + place.width).max();
+    let height = places.iter().map(|place| place.y + BOX).max();
+    let (width, height) = (width.unwrap_or(0) + MARGIN, height.unwrap_or(0) + MARGIN);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
          width=\"{width}\" height=\"{height}\" font-family=\"monospace\" font-size=\"13\" \
-         color=\"#24292f\" fill=\"none\" stroke=\"#57606a\">\n"
+         fill=\"none\" stroke=\"#57606a\">\n"
     );
-    for (from, to) in picture.edges() {
-        out.push_str(&arrow(&places[from], &places[to]));
+    for (from, to) in &layout.steps {
+        out.push_str(&step(&places[*from], &places[*to], *to < boxes));
+    }
+    for place in &places[boxes..] {
+        let (x, y) = (place.x, place.y + BOX / 2);
+        out.push_str(&format!("<path d=\"M{x} {y} h{}\"/>\n", place.width));
     }
     for (shown, place) in picture.boxes.iter().zip(&places) {
-        let dash = if shown.external {
-            " stroke-dasharray=\"5 4\""
-        } else {
-            ""
-        };
-        let title = match shown.about {
-            "" => String::new(),
-            about => format!("<title>{}</title>", escaped(about)),
-        };
-        out.push_str(&format!(
-            "<g>{title}<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{BOX}\" rx=\"5\" \
-             fill=\"#f6f8fa\"{dash}/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\" \
-             fill=\"#24292f\" stroke=\"none\">{}</text></g>\n",
-            place.x,
-            place.y,
-            place.width,
-            place.x + place.width / 2,
-            place.y + BOX / 2 + 4,
-            escaped(shown.id),
-        ));
+        out.push_str(&stage(shown, place));
     }
     out + "</svg>\n"
 }
 
-fn arrow(from: &Place, to: &Place) -> String {
-    let (x0, y0) = (from.x + from.width, from.y + BOX / 2);
-    let (x1, y1) = (to.x, to.y + BOX / 2);
-    let bend = (x1.saturating_sub(x0)) / 2;
+fn stage(shown: &super::Shown<'_>, place: &Place) -> String {
+    let dash = if shown.external {
+        " stroke-dasharray=\"5 4\""
+    } else {
+        ""
+    };
+    let title = match shown.about {
+        "" => String::new(),
+        about => format!("<title>{}</title>", escaped(about)),
+    };
     format!(
-        "<path d=\"M{x0} {y0} C{} {y0} {} {y1} {} {y1}\"/>\
-         <path d=\"M{x1} {y1} l-7 -4 v8 z\" fill=\"#57606a\"/>\n",
-        x0 + bend,
-        x1 - bend,
-        x1 - 6,
+        "<g>{title}<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{BOX}\" rx=\"5\" \
+         fill=\"#f6f8fa\"{dash}/><text x=\"{}\" y=\"{}\" text-anchor=\"middle\" \
+         fill=\"#24292f\" stroke=\"none\">{}</text></g>\n",
+        place.x,
+        place.y,
+        place.width,
+        place.x + place.width / 2,
+        place.y + BOX / 2 + 4,
+        escaped(shown.id),
     )
 }
 
-/// The boxes of each column. Arrows go forward in the order of the boxes, so one pass
-/// finds the longest way from the left.
-fn columns(picture: &Picture<'_>) -> Vec<Vec<usize>> {
-    let edges = picture.edges();
-    let mut depth = vec![0; picture.boxes.len()];
-    let mut by_target: Vec<(usize, usize)> = edges.iter().map(|(from, to)| (*to, *from)).collect();
-    by_target.sort_unstable();
-    for (to, from) in by_target {
-        depth[to] = depth[to].max(depth[from] + 1);
+/// A curve to the next column, with a head where it reaches a box.
+fn step(from: &Place, to: &Place, head: bool) -> String {
+    let (x0, y0) = (from.x + from.width, from.y + BOX / 2);
+    let (x1, y1) = (to.x, to.y + BOX / 2);
+    let bend = x1.saturating_sub(x0) / 2;
+    let (left, right) = (x0 + bend, x1 - bend);
+    let mut out = format!("<path d=\"M{x0} {y0} C{left} {y0} {right} {y1} {x1} {y1}\"/>");
+    if head {
+        let arrow = format!("<path d=\"M{x1} {y1} l-7 -4 v8 z\" fill=\"#57606a\"/>");
+        out.push_str(&arrow);
     }
-    let mut columns = vec![Vec::new(); depth.iter().max().map_or(0, |deepest| deepest + 1)];
-    for (at, depth) in depth.into_iter().enumerate() {
-        columns[depth].push(at);
+    out + "\n"
+}
+
+impl Layout {
+    fn new(picture: &Picture<'_>) -> Self {
+        let edges = picture.edges();
+        let mut column = vec![0; picture.boxes.len()];
+        // Arrows go forward in the order of the boxes: sorted by target, one pass finds
+        // the longest way from the left.
+        let mut by_target: Vec<_> = edges.iter().map(|(from, to)| (*to, *from)).collect();
+        by_target.sort_unstable();
+        for (to, from) in by_target {
+            column[to] = column[to].max(column[from] + 1);
+        }
+        let mut steps = Vec::new();
+        for (from, to) in edges {
+            let mut last = from;
+            for between in column[from] + 1..column[to] {
+                column.push(between);
+                steps.push((last, column.len() - 1));
+                last = column.len() - 1;
+            }
+            steps.push((last, to));
+        }
+        let mut columns = vec![Vec::new(); column.iter().max().map_or(0, |deepest| deepest + 1)];
+        for (at, column) in column.iter().enumerate() {
+            columns[*column].push(at);
+        }
+        let mut layout = Self {
+            column,
+            steps,
+            columns,
+        };
+        layout.order();
+        layout
     }
-    // Three sweeps to the right: each box near the middle of what it reads.
-    for _ in 0..3 {
-        let mut row = vec![0.0; picture.boxes.len()];
-        for column in &mut columns {
-            let middle = |at: usize, row: &[f64]| -> Option<f64> {
-                let above = edges
-                    .iter()
-                    .filter(|(_, to)| *to == at)
-                    .map(|(from, _)| row[*from]);
-                let (sum, count) = above.fold((0.0, 0), |(sum, n), row| (sum + row, n + 1));
-                (count > 0).then(|| sum / f64::from(count))
-            };
-            let mut keyed: Vec<(f64, usize, usize)> = column
+
+    /// One sweep to the right: each one near the middle of what leads to it.
+    fn order(&mut self) {
+        let mut before: Vec<Vec<usize>> = vec![Vec::new(); self.column.len()];
+        for (from, to) in &self.steps {
+            before[*to].push(*from);
+        }
+        let mut row = vec![0.0; self.column.len()];
+        for column in &mut self.columns {
+            let mut keyed: Vec<(f64, usize)> = column
                 .iter()
                 .enumerate()
-                .map(|(nth, at)| (middle(*at, &row).unwrap_or(nth as f64), nth, *at))
+                .map(|(nth, at)| {
+                    let rows = before[*at].iter().map(|from| row[*from]);
+                    let count = before[*at].len();
+                    let middle = rows.sum::<f64>() / count as f64;
+                    (if count > 0 { middle } else { nth as f64 }, *at)
+                })
                 .collect();
             keyed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            *column = keyed.into_iter().map(|(_, _, at)| at).collect();
+            *column = keyed.into_iter().map(|(_, at)| at).collect();
             for (nth, at) in column.iter().enumerate() {
                 row[*at] = nth as f64;
             }
         }
     }
-    columns
-}
 
-fn places(picture: &Picture<'_>, columns: &[Vec<usize>]) -> Vec<Place> {
-    let tallest = columns.iter().map(Vec::len).max().unwrap_or(0);
-    let mut places: Vec<Place> = picture
-        .boxes
-        .iter()
-        .map(|_| Place {
+    fn places(&self, picture: &Picture<'_>) -> Vec<Place> {
+        let tallest = self.columns.iter().map(Vec::len).max().unwrap_or(0);
+        let blank = || Place {
             x: 0,
             y: 0,
             width: 0,
-        })
-        .collect();
-    let mut x = MARGIN;
-    for column in columns {
-        let longest = column
-            .iter()
-            .map(|at| picture.boxes[*at].id.chars().count())
-            .max();
-        let width = longest.unwrap_or(0) * LETTER + 20;
-        let top = MARGIN + (tallest - column.len()) * ROW / 2;
-        for (nth, at) in column.iter().enumerate() {
-            let y = top + nth * ROW;
-            places[*at] = Place { x, y, width };
+        };
+        let mut places: Vec<Place> = self.column.iter().map(|_| blank()).collect();
+        let mut x = MARGIN;
+        for column in &self.columns {
+            let boxes = column.iter().filter_map(|at| picture.boxes.get(*at));
+            let longest = boxes
+                .map(|shown| shown.id.chars().count())
+                .max()
+                .unwrap_or(0);
+            let width = longest * LETTER + 20;
+            let top = MARGIN + (tallest - column.len()) * ROW / 2;
+            for (nth, at) in column.iter().enumerate() {
+                let y = top + nth * ROW;
+                places[*at] = Place { x, y, width };
+            }
+            x += width + GAP;
         }
-        x += width + GAP;
+        places
     }
-    places
 }
 
 fn escaped(text: &str) -> String {
