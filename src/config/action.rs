@@ -74,8 +74,8 @@ pub(crate) fn ports(
     }
 }
 
-/// `outputs: {adapter: adapter/}`: names and paths below the scratch folder, without
-/// the closing slash.
+/// `outputs: {adapter: adapter/}`: names and paths below the scratch folder. A closing
+/// slash stays: it says that the folder is there before the command starts.
 pub(crate) fn outputs(entry: &Entry, faults: &mut Vec<Fault>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for entry in section::map(&entry.value, "outputs", faults) {
@@ -88,7 +88,8 @@ pub(crate) fn outputs(entry: &Entry, faults: &mut Vec<Fault>) -> Vec<(String, St
             let fault = Fault::at(&entry.value.span, "config::bad-output", message);
             faults.push(fault.mend("give each output a path of its own below the scratch folder"));
         }
-        found.push((entry.key.clone(), plain.to_owned()));
+        let slash = if path.ends_with('/') { "/" } else { "" };
+        found.push((entry.key.clone(), format!("{plain}{slash}")));
     }
     found
 }
