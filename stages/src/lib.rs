@@ -7,13 +7,14 @@
 pub mod contract;
 pub mod conversation;
 pub mod eval_prompts;
-pub mod format;
-pub mod prompt;
 pub mod fetch;
+pub mod format;
 mod http;
+pub mod prompt;
 pub mod registry;
 pub mod similarity;
 pub mod split;
+pub mod synthesize;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tools;

@@ -3,11 +3,12 @@
 use crate::contract::Stage;
 use crate::fetch::Fetch;
 use crate::split::Split;
+use crate::synthesize::Synthesize;
 use crate::validate::Validate;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[&Fetch, &Validate, &Split]
+    &[&Fetch, &Synthesize, &Validate, &Split]
 }
 
 /// The stage called `kind` in `uses:`.

@@ -45,8 +45,10 @@ pub(super) fn download(
         // The beginning may stem from other bytes (a file that changed under its name):
         // one more go without it.
         Err(FetchError::Checksum { .. }) if resumed => {
-            http.context()
-                .log(format!("{}: the kept part does not fit; starting anew", shown(&wanted.url)));
+            http.context().log(format!(
+                "{}: the kept part does not fit; starting anew",
+                shown(&wanted.url)
+            ));
             file.restart(progress)?;
             let again = attempt(http, wanted, &mut file, progress);
             clean(again, &file)
@@ -102,7 +104,11 @@ fn attempt(
         match file.take(reply, expected.0, progress)? {
             Ended::Whole => break,
             Ended::Broken(why) => {
-                failures = if file.len - mark.min(file.len) >= HEADWAY { 1 } else { failures + 1 };
+                failures = if file.len - mark.min(file.len) >= HEADWAY {
+                    1
+                } else {
+                    failures + 1
+                };
                 mark = file.len;
                 if failures >= patience.attempts {
                     return Err(match expected.0 {
@@ -225,7 +231,9 @@ impl Part {
         let mut left = self.file.metadata().map_err(fail)?.len();
         let mut buffer = vec![0; 1 << 18];
         while left > 0 {
-            let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let most = buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = self.file.read(&mut buffer[..most]).map_err(fail)?;
             if read == 0 {
                 break;
@@ -242,8 +250,13 @@ impl Part {
         progress.take_back(self.len);
         self.len = 0;
         self.hasher = Sha256::new();
-        let start = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
-        start.map(|_| ()).map_err(|error| FetchError::file(&self.path, error))
+        let start = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)));
+        start
+            .map(|_| ())
+            .map_err(|error| FetchError::file(&self.path, error))
     }
 
     /// Appends the answer's body.
@@ -276,7 +289,9 @@ impl Part {
     }
 
     fn flush(&mut self) -> Result<(), FetchError> {
-        self.file.flush().map_err(|error| FetchError::file(&self.path, error))
+        self.file
+            .flush()
+            .map_err(|error| FetchError::file(&self.path, error))
     }
 
     fn sha256(&self) -> String {

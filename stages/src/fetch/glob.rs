@@ -13,7 +13,10 @@ fn fits_bytes(pattern: &[u8], path: &[u8]) -> bool {
         ([b'*', b'*', b'/', rest @ ..], _) if fits_bytes(rest, path) => true,
         ([b'*', b'*', rest @ ..], _) => (0..=path.len()).any(|at| fits_bytes(rest, &path[at..])),
         ([b'*', rest @ ..], _) => {
-            let end = path.iter().position(|&byte| byte == b'/').unwrap_or(path.len());
+            let end = path
+                .iter()
+                .position(|&byte| byte == b'/')
+                .unwrap_or(path.len());
             (0..=end).any(|at| fits_bytes(rest, &path[at..]))
         }
         ([b'?', rest @ ..], [byte, tail @ ..]) => *byte != b'/' && fits_bytes(rest, tail),
@@ -50,7 +53,11 @@ mod tests {
             ("**/*.json", "a/b/config.json", true),
             ("**/*.json", "config.json", true),
             ("**", "a/b/c", true),
-            ("model-0000?-of-00003.safetensors", "model-00002-of-00003.safetensors", true),
+            (
+                "model-0000?-of-00003.safetensors",
+                "model-00002-of-00003.safetensors",
+                true,
+            ),
             ("a?b", "a/b", false),
             ("data/*.parquet", "data/train-0.parquet", true),
             ("config.json", "config.jsonl", false),

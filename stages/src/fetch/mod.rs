@@ -159,9 +159,7 @@ fn fetch(
 /// is the reason.
 fn first(faults: &[Fault]) -> StageError {
     match faults.first() {
-        Some(fault) => {
-            StageError::new(&fault.code, &fault.message, &fault.mend).at(&fault.field)
-        }
+        Some(fault) => StageError::new(&fault.code, &fault.message, &fault.mend).at(&fault.field),
         None => StageError::new("fetch::no-source", "no source is given", params::SOURCES),
     }
 }
@@ -169,7 +167,9 @@ fn first(faults: &[Fault]) -> StageError {
 /// Where an unfinished download of `identity` is kept between runs.
 fn part_path(ctx: &Context<'_>, identity: &str) -> PathBuf {
     let name = hex(&Sha256::digest(identity.as_bytes()));
-    ctx.keep.join("partial").join(format!("{}.part", &name[..24]))
+    ctx.keep
+        .join("partial")
+        .join(format!("{}.part", &name[..24]))
 }
 
 /// Moves a checked file into the product, across file systems if need be.

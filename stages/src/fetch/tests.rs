@@ -38,7 +38,9 @@ pub(super) fn sha(bytes: &[u8]) -> String {
 pub(super) fn noise(len: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (state >> 33) as u8
     };
     (0..len).map(|_| next()).collect()
@@ -50,14 +52,20 @@ fn faults(given: Value, local: bool) -> Vec<String> {
         site.inputs.insert("path".to_owned(), Vec::new());
     }
     let found = Fetch.check(&params(given), &site);
-    found.iter().map(|fault| format!("{} {}", fault.code, fault.field)).collect()
+    found
+        .iter()
+        .map(|fault| format!("{} {}", fault.code, fault.field))
+        .collect()
 }
 
 #[test]
 fn exactly_one_source() {
     let one = "fetch::one-source with";
     assert_eq!(faults(json!({}), false), [one]);
-    assert_eq!(faults(json!({"model": "a/b", "dataset": "a/b"}), false), [one]);
+    assert_eq!(
+        faults(json!({"model": "a/b", "dataset": "a/b"}), false),
+        [one]
+    );
     assert_eq!(faults(json!({"model": "a/b"}), true), [one]);
     assert!(faults(json!({"model": "a/b"}), false).is_empty());
     assert!(faults(json!({}), true).is_empty());
@@ -67,12 +75,22 @@ fn exactly_one_source() {
 fn faults_are_found_before_anything_runs() {
     let zeros = "0".repeat(64);
     for (given, expected) in [
-        (json!({"url": "https://h/x"}), vec!["fetch::no-checksum with"]),
+        (
+            json!({"url": "https://h/x"}),
+            vec!["fetch::no-checksum with"],
+        ),
         (
             json!({"url": "ftp://h/x.pkl", "sha256": "12"}),
-            vec!["fetch::bad-url with.url", "fetch::pickle with", "fetch::bad-checksum with.sha256"],
+            vec![
+                "fetch::bad-url with.url",
+                "fetch::pickle with",
+                "fetch::bad-checksum with.sha256",
+            ],
         ),
-        (json!({"url": "https://h/", "sha256": zeros}), vec!["fetch::bad-name with.name"]),
+        (
+            json!({"url": "https://h/", "sha256": zeros}),
+            vec!["fetch::bad-name with.name"],
+        ),
         (
             json!({"url": "https://h/x", "sha256": zeros, "revision": "main"}),
             vec!["fetch::unused with.revision"],
@@ -81,10 +99,22 @@ fn faults_are_found_before_anything_runs() {
             json!({"pypi": "x>=1", "sha256": zeros}),
             vec!["fetch::bad-package with.pypi", "config::missing-field with"],
         ),
-        (json!({"model": "https://hub/x/y"}), vec!["fetch::bad-repository with.model"]),
-        (json!({"model": "x/y", "files": ["*.bin"]}), vec!["fetch::pickle with.files"]),
-        (json!({"model": "x/y", "sha256": zeros}), vec!["config::wrong-type with.sha256"]),
-        (json!({"path": "data/x", "sha256": zeros}), vec!["fetch::unkeyed-path with.path"]),
+        (
+            json!({"model": "https://hub/x/y"}),
+            vec!["fetch::bad-repository with.model"],
+        ),
+        (
+            json!({"model": "x/y", "files": ["*.bin"]}),
+            vec!["fetch::pickle with.files"],
+        ),
+        (
+            json!({"model": "x/y", "sha256": zeros}),
+            vec!["config::wrong-type with.sha256"],
+        ),
+        (
+            json!({"path": "data/x", "sha256": zeros}),
+            vec!["fetch::unkeyed-path with.path"],
+        ),
         (json!({"path": "/data/x"}), vec!["fetch::no-checksum with"]),
     ] {
         assert_eq!(faults(given.clone(), false), expected, "{given}");
@@ -93,13 +123,22 @@ fn faults_are_found_before_anything_runs() {
 
 #[test]
 fn only_a_full_commit_needs_no_pin() {
-    let pin = |revision: Value| Fetch.source(&params(json!({"model": "o/n", "revision": revision})));
+    let pin =
+        |revision: Value| Fetch.source(&params(json!({"model": "o/n", "revision": revision})));
     assert_eq!(pin(json!(null)).as_deref(), Some("hf:model/o/n@main"));
-    assert_eq!(pin(json!("e7f4b645")).as_deref(), Some("hf:model/o/n@e7f4b645"));
+    assert_eq!(
+        pin(json!("e7f4b645")).as_deref(),
+        Some("hf:model/o/n@e7f4b645")
+    );
     assert_eq!(pin(json!("0123456789abcdef0123456789abcdef01234567")), None);
     let dataset = Fetch.source(&params(json!({"dataset": "o/n"})));
     assert_eq!(dataset.as_deref(), Some("hf:dataset/o/n@main"));
-    assert_eq!(Fetch.source(&params(json!({"url": "https://h/x", "sha256": "0".repeat(64)}))), None);
+    assert_eq!(
+        Fetch.source(&params(
+            json!({"url": "https://h/x", "sha256": "0".repeat(64)})
+        )),
+        None
+    );
 }
 
 #[test]

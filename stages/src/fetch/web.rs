@@ -25,19 +25,20 @@ pub(super) fn fetch(
         size: None,
         sha256: Some(address.sha256.clone()),
     };
-    let size = download(http, &wanted, &part, &mut progress)?.map_err(|mut refused| {
-        match refused.status {
-            404 | 410 => FetchError::NotFound {
-                what: "the file".to_owned(),
-                place: shown(&address.url),
-                mend: "check `url`; the file may have moved".to_owned(),
-            },
-            _ => {
-                let said = http.redact(&refused.text());
-                refused.refused(&said).into()
+    let size =
+        download(http, &wanted, &part, &mut progress)?.map_err(|mut refused| {
+            match refused.status {
+                404 | 410 => FetchError::NotFound {
+                    what: "the file".to_owned(),
+                    place: shown(&address.url),
+                    mend: "check `url`; the file may have moved".to_owned(),
+                },
+                _ => {
+                    let said = http.redact(&refused.text());
+                    refused.refused(&said).into()
+                }
             }
-        }
-    })?;
+        })?;
     settle(&part, &data.join(&address.name))?;
     Ok(outcome(1, size, Vec::new(), None))
 }

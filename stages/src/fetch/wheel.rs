@@ -41,10 +41,12 @@ impl<'p> Wheel<'p> {
         let member = self.archive.by_name(&name).ok()?;
         member.take(1 << 20).read_to_string(&mut text).ok()?;
         let head = text.split("\n\n").next().unwrap_or(&text);
-        ["License-Expression:", "License:"].iter().find_map(|field| {
-            let value = head.lines().find_map(|line| line.strip_prefix(field))?;
-            Some(value.trim().to_lowercase()).filter(|value| !value.is_empty())
-        })
+        ["License-Expression:", "License:"]
+            .iter()
+            .find_map(|field| {
+                let value = head.lines().find_map(|line| line.strip_prefix(field))?;
+                Some(value.trim().to_lowercase()).filter(|value| !value.is_empty())
+            })
     }
 
     /// Writes the file to `to`, checks its sha256 if one is given, and gives its size.

@@ -28,16 +28,18 @@ pub(crate) struct Environment {
 impl Environment {
     /// The process's own. Values that are not Unicode are left out.
     pub(crate) fn process() -> Self {
-        Self::of(
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-        )
+        Self::of(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }))
     }
 
     /// An environment of these variables.
     pub(crate) fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
         Self {
-            values: values.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
+            values: values
+                .into_iter()
+                .filter(|(_, value)| !value.is_empty())
+                .collect(),
             found: Vec::new(),
         }
     }
@@ -92,7 +94,8 @@ impl Environment {
 
     /// The first of several names, as a secret.
     pub(crate) fn secret(&self, names: &[&str]) -> Option<SecretString> {
-        self.first(names).map(|value| SecretString::from(value.trim()))
+        self.first(names)
+            .map(|value| SecretString::from(value.trim()))
     }
 }
 

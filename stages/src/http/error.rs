@@ -39,7 +39,10 @@ pub(crate) enum HttpError {
     #[error("`{url}` answers something that is not JSON: {cause}")]
     NotJson { url: String, cause: String },
     #[error("`{}`: {cause}", path.display())]
-    File { path: PathBuf, cause: std::io::Error },
+    File {
+        path: PathBuf,
+        cause: std::io::Error,
+    },
     #[error("cancelled")]
     Cancelled,
 }

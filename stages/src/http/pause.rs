@@ -70,7 +70,10 @@ impl Patience {
         self.go_on(ctx)
     }
 
-    #[expect(clippy::unused_self, reason = "reads as a question to the one who waits")]
+    #[expect(
+        clippy::unused_self,
+        reason = "reads as a question to the one who waits"
+    )]
     pub(super) fn go_on(&self, ctx: &Context<'_>) -> Result<(), HttpError> {
         ctx.go_on().map_err(|_| HttpError::Cancelled)
     }

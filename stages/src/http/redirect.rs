@@ -38,7 +38,10 @@ fn join(from: &str, location: &str) -> String {
     if location.starts_with('/') {
         return format!("{scheme}://{authority}{location}");
     }
-    let path = rest[authority.len()..].split(['?', '#']).next().unwrap_or("");
+    let path = rest[authority.len()..]
+        .split(['?', '#'])
+        .next()
+        .unwrap_or("");
     let folder = &path[..path.rfind('/').map_or(0, |at| at + 1)];
     let slash = if folder.is_empty() { "/" } else { folder };
     format!("{scheme}://{authority}{slash}{location}")
@@ -87,9 +90,18 @@ mod tests {
 
     #[test]
     fn signed_links_and_passwords_are_not_shown() {
-        assert_eq!(shown("https://cdn.example/f?X-Amz-Signature=1"), "https://cdn.example/f");
-        assert_eq!(shown("https://me:pw@h.example/f@1"), "https://h.example/f@1");
-        assert_eq!(shown("https://api.example/run/@cf/x"), "https://api.example/run/@cf/x");
+        assert_eq!(
+            shown("https://cdn.example/f?X-Amz-Signature=1"),
+            "https://cdn.example/f"
+        );
+        assert_eq!(
+            shown("https://me:pw@h.example/f@1"),
+            "https://h.example/f@1"
+        );
+        assert_eq!(
+            shown("https://api.example/run/@cf/x"),
+            "https://api.example/run/@cf/x"
+        );
     }
 
     #[test]
@@ -97,8 +109,14 @@ mod tests {
         assert!(same_host("https://h.example/a", "https://H.example/b"));
         assert!(!same_host("https://h.example/a", "https://cdn.example/a"));
         assert!(!same_host("https://h.example/a", "http://h.example/a"));
-        assert!(!same_host("https://h.example/a", "https://h.example:8443/a"));
-        assert!(!same_host("https://h.example/a", "https://h.example.evil.example/a"));
+        assert!(!same_host(
+            "https://h.example/a",
+            "https://h.example:8443/a"
+        ));
+        assert!(!same_host(
+            "https://h.example/a",
+            "https://h.example.evil.example/a"
+        ));
     }
 
     #[test]

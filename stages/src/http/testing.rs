@@ -71,9 +71,13 @@ impl Say {
 
     /// A file's bytes, honouring `Range: bytes=N-`.
     pub(crate) fn file(seen: &Seen, bytes: &[u8]) -> Self {
-        let start = seen
-            .header("range")
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+        let start = seen.header("range").and_then(|range| {
+            range
+                .strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse()
+                .ok()
+        });
         match start {
             Some(start) if start >= bytes.len() => Self::new(416, ""),
             Some(start) => Self::new(206, &bytes[start..]).with(
@@ -156,9 +160,9 @@ fn serve(
         !headers.contains_key("transfer-encoding"),
         "every body has a known length"
     );
-    let length = headers.get("content-length").map_or(0, |length| {
-        length.parse().expect("a length is a number")
-    });
+    let length = headers
+        .get("content-length")
+        .map_or(0, |length| length.parse().expect("a length is a number"));
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let seen = Seen {

@@ -74,7 +74,10 @@ impl Access {
         repository: &Repository,
         file: Option<&str>,
     ) -> FetchError {
-        let code = reply.first_header("x-error-code").unwrap_or_default().to_owned();
+        let code = reply
+            .first_header("x-error-code")
+            .unwrap_or_default()
+            .to_owned();
         let page = self.page(repository);
         let place = page.clone();
         let gated = |why, mend| FetchError::Gated {
@@ -95,7 +98,9 @@ impl Access {
             },
             (401 | 403 | 404, _) if self.token.is_none() => gated(
                 "or private, or it does not exist",
-                format!("open {page}, check the name, accept its conditions, then set HF_TOKEN to a token of your account (Settings, Access Tokens)"),
+                format!(
+                    "open {page}, check the name, accept its conditions, then set HF_TOKEN to a token of your account (Settings, Access Tokens)"
+                ),
             ),
             (401, _) if code != "GatedRepo" => gated(
                 "the hub does not know the token",
@@ -103,12 +108,15 @@ impl Access {
             ),
             (401 | 403, _) => gated(
                 "the account of HF_TOKEN has not been let in",
-                format!("open {page} with that account and accept its conditions; some owners answer by hand; a fine-grained token also needs the right to read gated repositories"),
+                format!(
+                    "open {page} with that account and accept its conditions; some owners answer by hand; a fine-grained token also needs the right to read gated repositories"
+                ),
             ),
             (404, _) => FetchError::NotFound {
                 what: format!("`{}`", repository.id),
                 place,
-                mend: "check the name; if it is private, set HF_TOKEN to a token that may read it".to_owned(),
+                mend: "check the name; if it is private, set HF_TOKEN to a token that may read it"
+                    .to_owned(),
             },
             _ => {
                 let said = http.redact(&reply.text());

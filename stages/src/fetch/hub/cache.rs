@@ -9,10 +9,10 @@ use walkdir::WalkDir;
 
 use crate::http::Environment;
 
+use super::super::FetchError;
 use super::super::local;
 use super::super::params::Repository;
 use super::super::progress::Progress;
-use super::super::FetchError;
 use super::listing::Remote;
 use super::plural;
 
@@ -69,7 +69,11 @@ impl HubCache {
             .filter_map(|entry| {
                 let name = entry.path().strip_prefix(&root).ok()?.to_str()?.to_owned();
                 Some(Remote {
-                    sha256: repository.sha256.get(&name).cloned().or_else(|| blob_hash(entry.path())),
+                    sha256: repository
+                        .sha256
+                        .get(&name)
+                        .cloned()
+                        .or_else(|| blob_hash(entry.path())),
                     size: entry.metadata().ok().map(|found| found.len()),
                     name,
                 })
@@ -97,7 +101,11 @@ impl HubCache {
             return Ok(None);
         }
         let hash = local::copy(&path, to, progress)?;
-        if file.sha256.as_ref().is_some_and(|expected| *expected != hash) {
+        if file
+            .sha256
+            .as_ref()
+            .is_some_and(|expected| *expected != hash)
+        {
             progress.take_back(found.len());
             std::fs::remove_file(to).map_err(|error| FetchError::file(to, error))?;
             return Ok(None);

@@ -51,12 +51,13 @@ pub(super) fn choose(
     Ok(chosen.into_iter().map(own).collect())
 }
 
-fn asked<'l>(
-    listing: &'l Listing,
-    repository: &Repository,
-) -> Result<Vec<&'l Remote>, FetchError> {
+fn asked<'l>(listing: &'l Listing, repository: &Repository) -> Result<Vec<&'l Remote>, FetchError> {
     for pattern in &repository.files {
-        if !listing.files.iter().any(|file| glob::fits(pattern, &file.name)) {
+        if !listing
+            .files
+            .iter()
+            .any(|file| glob::fits(pattern, &file.name))
+        {
             return Err(FetchError::NoMatch {
                 id: repository.id.clone(),
                 pattern: pattern.clone(),
@@ -64,11 +65,22 @@ fn asked<'l>(
             });
         }
     }
-    let fits = |file: &&Remote| repository.files.iter().any(|pattern| glob::fits(pattern, &file.name));
+    let fits = |file: &&Remote| {
+        repository
+            .files
+            .iter()
+            .any(|pattern| glob::fits(pattern, &file.name))
+    };
     let chosen: Vec<_> = listing.files.iter().filter(fits).collect();
-    let pickles: Vec<_> = chosen.iter().filter(|file| glob::is_pickle(&file.name)).collect();
+    let pickles: Vec<_> = chosen
+        .iter()
+        .filter(|file| glob::is_pickle(&file.name))
+        .collect();
     if !pickles.is_empty() {
-        let names: Vec<_> = pickles.iter().map(|file| format!("`{}`", file.name)).collect();
+        let names: Vec<_> = pickles
+            .iter()
+            .map(|file| format!("`{}`", file.name))
+            .collect();
         return Err(FetchError::Pickle {
             id: repository.id.clone(),
             files: names.join(", "),
@@ -85,15 +97,24 @@ fn near(listing: &Listing, pattern: &str) -> String {
             return format!("did you mean `{near}`?");
         }
     }
-    let names: Vec<_> = listing.files.iter().take(8).map(|file| format!("`{}`", file.name)).collect();
-    format!("the repository has {}{}", names.join(", "), if listing.files.len() > 8 { ", ..." } else { "" })
+    let names: Vec<_> = listing
+        .files
+        .iter()
+        .take(8)
+        .map(|file| format!("`{}`", file.name))
+        .collect();
+    format!(
+        "the repository has {}{}",
+        names.join(", "),
+        if listing.files.len() > 8 { ", ..." } else { "" }
+    )
 }
 
-fn usual<'l>(
-    listing: &'l Listing,
-    repository: &Repository,
-) -> Result<Vec<&'l Remote>, FetchError> {
-    let safe = listing.files.iter().filter(|file| !glob::is_pickle(&file.name));
+fn usual<'l>(listing: &'l Listing, repository: &Repository) -> Result<Vec<&'l Remote>, FetchError> {
+    let safe = listing
+        .files
+        .iter()
+        .filter(|file| !glob::is_pickle(&file.name));
     let chosen: Vec<_> = match repository.kind {
         Kind::Dataset => safe.filter(|file| !file.name.starts_with('.')).collect(),
         Kind::Model => {
@@ -119,7 +140,10 @@ fn usual<'l>(
         .filter(|file| glob::is_pickle(&file.name))
         .map(|file| format!("`{}`", file.name))
         .collect();
-    let weights = listing.files.iter().any(|file| WEIGHTS.iter().any(|end| file.name.ends_with(end)));
+    let weights = listing
+        .files
+        .iter()
+        .any(|file| WEIGHTS.iter().any(|end| file.name.ends_with(end)));
     if !pickles.is_empty() && !weights {
         return Err(FetchError::Pickle {
             id: repository.id.clone(),

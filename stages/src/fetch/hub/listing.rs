@@ -50,10 +50,14 @@ fn read(repository: &Repository, answer: &Value) -> Result<Listing, FetchError> 
     };
     let commit = answer["sha"].as_str().filter(|sha| is_commit(sha));
     let commit = commit.ok_or_else(|| lacks("sha"))?.to_owned();
-    let siblings = answer["siblings"].as_array().ok_or_else(|| lacks("siblings"))?;
+    let siblings = answer["siblings"]
+        .as_array()
+        .ok_or_else(|| lacks("siblings"))?;
     let mut files = Vec::new();
     for sibling in siblings {
-        let name = sibling["rfilename"].as_str().ok_or_else(|| lacks("rfilename"))?;
+        let name = sibling["rfilename"]
+            .as_str()
+            .ok_or_else(|| lacks("rfilename"))?;
         if !stays_inside(name) {
             return Err(FetchError::Escapes {
                 id: repository.id.clone(),
@@ -64,7 +68,9 @@ fn read(repository: &Repository, answer: &Value) -> Result<Listing, FetchError> 
         files.push(Remote {
             name: name.to_owned(),
             size: large["size"].as_u64().or_else(|| sibling["size"].as_u64()),
-            sha256: large["sha256"].as_str().and_then(super::super::download::sha_of),
+            sha256: large["sha256"]
+                .as_str()
+                .and_then(super::super::download::sha_of),
         });
     }
     files.sort_by(|left, right| left.name.cmp(&right.name));
@@ -86,13 +92,20 @@ fn licences(answer: &Value) -> Vec<String> {
     let card = &answer["cardData"]["license"];
     let mut found: Vec<String> = match card {
         Value::String(one) => vec![one.to_lowercase()],
-        Value::Array(many) => many.iter().filter_map(Value::as_str).map(str::to_lowercase).collect(),
+        Value::Array(many) => many
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_lowercase)
+            .collect(),
         _ => Vec::new(),
     };
     if found.is_empty() {
         let tags = answer["tags"].as_array().map_or(&[][..], Vec::as_slice);
         let tags = tags.iter().filter_map(Value::as_str);
-        found = tags.filter_map(|tag| tag.strip_prefix("license:")).map(str::to_lowercase).collect();
+        found = tags
+            .filter_map(|tag| tag.strip_prefix("license:"))
+            .map(str::to_lowercase)
+            .collect();
     }
     found
 }
@@ -115,7 +128,8 @@ impl Listing {
     /// Refuses licences that are not on the user's list. All stated ones must be.
     pub(super) fn allow(&self, repository: &Repository) -> Result<(), FetchError> {
         let allowed = &repository.licenses;
-        let fine = !self.licences.is_empty() && self.licences.iter().all(|one| allowed.contains(one));
+        let fine =
+            !self.licences.is_empty() && self.licences.iter().all(|one| allowed.contains(one));
         if allowed.is_empty() || fine {
             return Ok(());
         }

@@ -51,11 +51,23 @@ pub(super) fn fetch(
         let to = data.join(&file.name);
         bytes += match cache.take(&listing.commit, file, &to, &mut progress)? {
             Some(size) => size,
-            None => one(&http, &access, repository, &listing, file, &to, &mut progress)?,
+            None => one(
+                &http,
+                &access,
+                repository,
+                &listing,
+                file,
+                &to,
+                &mut progress,
+            )?,
         };
     }
     let mut notes = vec![format!("commit {}", listing.commit)];
-    notes.extend(listing.licence().map(|licence| format!("licence: {licence}")));
+    notes.extend(
+        listing
+            .licence()
+            .map(|licence| format!("licence: {licence}")),
+    );
     Ok(outcome(chosen.len(), bytes, notes, Some(listing.commit)))
 }
 
@@ -99,12 +111,13 @@ fn offline(
         true => Some(revision.to_owned()),
         false => cache.commit(revision),
     };
-    let commit = commit.ok_or_else(|| {
-        missing("run once with the network; the hub cache has no such revision")
-    })?;
+    let commit = commit
+        .ok_or_else(|| missing("run once with the network; the hub cache has no such revision"))?;
     let files = cache.snapshot(&commit, repository);
     if files.is_empty() {
-        return Err(missing("run once with the network; the hub cache has no such files"));
+        return Err(missing(
+            "run once with the network; the hub cache has no such files",
+        ));
     }
     let listing = Listing::of_snapshot(&commit, files);
     let chosen = choose::choose(&listing, repository)?;
@@ -115,13 +128,22 @@ fn offline(
     let mut bytes = 0;
     for file in &chosen {
         let taken = cache.take(&commit, file, &data.join(&file.name), &mut progress)?;
-        bytes += taken.ok_or_else(|| missing("run once with the network; a cached file is damaged"))?;
+        bytes +=
+            taken.ok_or_else(|| missing("run once with the network; a cached file is damaged"))?;
     }
     ctx.warn(
         "fetch::from-cache",
-        format!("`{}` is taken from the hub cache; whether it is complete cannot be checked offline", repository.id),
+        format!(
+            "`{}` is taken from the hub cache; whether it is complete cannot be checked offline",
+            repository.id
+        ),
     );
-    Ok(outcome(chosen.len(), bytes, vec![format!("commit {commit}")], Some(commit)))
+    Ok(outcome(
+        chosen.len(),
+        bytes,
+        vec![format!("commit {commit}")],
+        Some(commit),
+    ))
 }
 
 /// The plural the hub's addresses use.

@@ -53,7 +53,15 @@ impl Hub {
     fn fetch(&self, bench: &Bench, given: Value) -> Result<crate::Outcome, crate::StageError> {
         let home = bench.path("home").display().to_string();
         let endpoint = format!("{}/", self.hub.url);
-        run(bench, given, &[("HF_ENDPOINT", &endpoint), ("HF_TOKEN", TOKEN), ("HF_HOME", &home)])
+        run(
+            bench,
+            given,
+            &[
+                ("HF_ENDPOINT", &endpoint),
+                ("HF_TOKEN", TOKEN),
+                ("HF_HOME", &home),
+            ],
+        )
     }
 }
 
@@ -61,7 +69,9 @@ fn hub_answer(seen: &Seen, listing: &Value, store: &str) -> Say {
     match seen.path() {
         "/api/models/owner/name/revision/main"
         | "/api/datasets/owner/name/revision/refs%2Fpr%2F1"
-        | "/api/models/owner/name/revision/0123456789abcdef0123456789abcdef01234567" => Say::json(200, listing),
+        | "/api/models/owner/name/revision/0123456789abcdef0123456789abcdef01234567" => {
+            Say::json(200, listing)
+        }
         path if path.ends_with("/config.json") => Say::new(200, "{}"),
         path if path.ends_with("/model%20Q4.gguf") => Say::new(200, "GGUF"),
         path if path.ends_with(".safetensors") => Say::new(302, "")
@@ -79,38 +89,78 @@ fn made(bench: &Bench) -> Vec<String> {
     let files = walk.into_iter().map(|entry| entry.expect("an entry"));
     files
         .filter(|entry| entry.file_type().is_file())
-        .map(|entry| entry.path().strip_prefix(&root).expect("below").display().to_string())
+        .map(|entry| {
+            entry
+                .path()
+                .strip_prefix(&root)
+                .expect("below")
+                .display()
+                .to_string()
+        })
         .collect()
 }
 
 #[test]
 fn a_model_is_its_config_and_its_weights_once() {
     let (hub, bench) = (Hub::new(listing(&files(), &json!({}))), Bench::new());
-    let outcome = hub.fetch(&bench, json!({"model": "owner/name", "licenses": ["Apache-2.0"]})).expect("a model");
+    let outcome = hub
+        .fetch(
+            &bench,
+            json!({"model": "owner/name", "licenses": ["Apache-2.0"]}),
+        )
+        .expect("a model");
     assert_eq!(made(&bench), ["config.json", "model.safetensors"]);
     assert_eq!(bench.made("data/model.safetensors"), weights());
     assert_eq!(outcome.pin.as_deref(), Some(COMMIT));
-    assert_eq!(outcome.notes[1..], [format!("commit {COMMIT}"), "licence: apache-2.0".to_owned()]);
+    assert_eq!(
+        outcome.notes[1..],
+        [format!("commit {COMMIT}"), "licence: apache-2.0".to_owned()]
+    );
     let bearer = format!("Bearer {TOKEN}");
-    assert!(hub.hub.seen().iter().all(|seen| seen.header("authorization") == Some(&bearer)));
-    assert!(hub.store.seen().iter().all(|seen| seen.header("authorization").is_none()));
+    assert!(
+        hub.hub
+            .seen()
+            .iter()
+            .all(|seen| seen.header("authorization") == Some(&bearer))
+    );
+    assert!(
+        hub.store
+            .seen()
+            .iter()
+            .all(|seen| seen.header("authorization").is_none())
+    );
     let asked = hub.hub.asked();
-    assert_eq!(asked[1], format!("GET /owner/name/resolve/{COMMIT}/config.json"), "of the commit, not the branch");
+    assert_eq!(
+        asked[1],
+        format!("GET /owner/name/resolve/{COMMIT}/config.json"),
+        "of the commit, not the branch"
+    );
 }
 
 #[test]
 fn a_dataset_of_a_branch_with_a_slash() {
     let files = json!([{"rfilename": ".gitattributes", "size": 1}, {"rfilename": "data/rows.json", "size": 3}]);
     let (hub, bench) = (Hub::new(listing(&files, &json!({}))), Bench::new());
-    hub.fetch(&bench, json!({"dataset": "owner/name", "revision": "refs/pr/1"})).expect("a dataset");
+    hub.fetch(
+        &bench,
+        json!({"dataset": "owner/name", "revision": "refs/pr/1"}),
+    )
+    .expect("a dataset");
     assert_eq!(made(&bench), ["data/rows.json"]);
-    assert_eq!(hub.hub.asked()[1], format!("GET /datasets/owner/name/resolve/{COMMIT}/data/rows.json"));
+    assert_eq!(
+        hub.hub.asked()[1],
+        format!("GET /datasets/owner/name/resolve/{COMMIT}/data/rows.json")
+    );
 }
 
 #[test]
 fn patterns_choose_and_names_are_escaped() {
     let (hub, bench) = (Hub::new(listing(&files(), &json!({}))), Bench::new());
-    hub.fetch(&bench, json!({"model": "owner/name", "files": ["**/*.gguf", "README.md"]})).expect("files");
+    hub.fetch(
+        &bench,
+        json!({"model": "owner/name", "files": ["**/*.gguf", "README.md"]}),
+    )
+    .expect("files");
     assert_eq!(made(&bench), ["README.md", "gguf/model Q4.gguf"]);
 }
 
@@ -118,8 +168,15 @@ fn patterns_choose_and_names_are_escaped() {
 fn the_pin_is_asked_for_instead_of_the_branch() {
     let (hub, mut bench) = (Hub::new(listing(&files(), &json!({}))), Bench::new());
     bench.pin = Some(COMMIT.to_owned());
-    hub.fetch(&bench, json!({"model": "owner/name", "files": ["config.json"]})).expect("a file");
-    assert_eq!(hub.hub.asked()[0], format!("GET /api/models/owner/name/revision/{COMMIT}"));
+    hub.fetch(
+        &bench,
+        json!({"model": "owner/name", "files": ["config.json"]}),
+    )
+    .expect("a file");
+    assert_eq!(
+        hub.hub.asked()[0],
+        format!("GET /api/models/owner/name/revision/{COMMIT}")
+    );
 }
 
 #[test]
@@ -131,16 +188,66 @@ fn refusals_are_told_apart() {
     let ggufs = json!([{"rfilename": "a.gguf", "size": 9}]);
     let model = json!({"model": "owner/name"});
     for (answer, given, code, mend) in [
-        (plain.clone(), json!({"model": "owner/name", "files": ["confg.json"]}), "fetch::no-match", "did you mean `config.json`?"),
-        (plain.clone(), json!({"model": "owner/name", "files": ["*"]}), "fetch::pickle", "safetensors"),
-        (listing(&pickles, &empty), model.clone(), "fetch::pickle", "safetensors"),
-        (listing(&ggufs, &empty), model.clone(), "fetch::no-match", "`a.gguf`"),
-        (listing(&escape, &empty), model.clone(), "fetch::unsafe-name", "do not use"),
-        (plain.clone(), json!({"model": "owner/name", "licenses": ["mit"]}), "fetch::licence", "`licenses`"),
-        (listing(&files(), &json!({"tags": []})), json!({"model": "owner/name", "licenses": ["mit"]}), "fetch::licence", "`licenses`"),
-        (json!({"error": "?"}), model.clone(), "fetch::bad-answer", "HF_ENDPOINT"),
-        (plain.clone(), json!({"model": "owner/name", "sha256": {"config.json": "0".repeat(64)}}), "fetch::checksum", "do not use it"),
-        (plain.clone(), json!({"model": "owner/name", "sha256": {"x.json": "0".repeat(64)}}), "fetch::no-match", "correct its name"),
+        (
+            plain.clone(),
+            json!({"model": "owner/name", "files": ["confg.json"]}),
+            "fetch::no-match",
+            "did you mean `config.json`?",
+        ),
+        (
+            plain.clone(),
+            json!({"model": "owner/name", "files": ["*"]}),
+            "fetch::pickle",
+            "safetensors",
+        ),
+        (
+            listing(&pickles, &empty),
+            model.clone(),
+            "fetch::pickle",
+            "safetensors",
+        ),
+        (
+            listing(&ggufs, &empty),
+            model.clone(),
+            "fetch::no-match",
+            "`a.gguf`",
+        ),
+        (
+            listing(&escape, &empty),
+            model.clone(),
+            "fetch::unsafe-name",
+            "do not use",
+        ),
+        (
+            plain.clone(),
+            json!({"model": "owner/name", "licenses": ["mit"]}),
+            "fetch::licence",
+            "`licenses`",
+        ),
+        (
+            listing(&files(), &json!({"tags": []})),
+            json!({"model": "owner/name", "licenses": ["mit"]}),
+            "fetch::licence",
+            "`licenses`",
+        ),
+        (
+            json!({"error": "?"}),
+            model.clone(),
+            "fetch::bad-answer",
+            "HF_ENDPOINT",
+        ),
+        (
+            plain.clone(),
+            json!({"model": "owner/name", "sha256": {"config.json": "0".repeat(64)}}),
+            "fetch::checksum",
+            "do not use it",
+        ),
+        (
+            plain.clone(),
+            json!({"model": "owner/name", "sha256": {"x.json": "0".repeat(64)}}),
+            "fetch::no-match",
+            "correct its name",
+        ),
     ] {
         let (hub, bench) = (Hub::new(answer), Bench::new());
         let error = hub.fetch(&bench, given.clone()).expect_err("a refusal");
@@ -165,19 +272,41 @@ fn refusal(status: u16, code: &'static str, token: Option<&str>) -> crate::Stage
 fn a_gated_repository_says_how_to_get_in() {
     let error = refusal(401, "GatedRepo", None);
     assert_eq!(error.code, "fetch::gated");
-    assert!(error.mend.contains("/owner/name, check the name, accept its conditions, then set HF_TOKEN"), "{}", error.mend);
+    assert!(
+        error
+            .mend
+            .contains("/owner/name, check the name, accept its conditions, then set HF_TOKEN"),
+        "{}",
+        error.mend
+    );
     let error = refusal(403, "GatedRepo", Some(TOKEN));
     assert_eq!(error.code, "fetch::gated");
-    assert!(error.message.contains("has not been let in"), "{}", error.message);
+    assert!(
+        error.message.contains("has not been let in"),
+        "{}",
+        error.message
+    );
     let error = refusal(401, "", Some(TOKEN));
-    assert!(error.message.contains("does not know the token"), "{}", error.message);
+    assert!(
+        error.message.contains("does not know the token"),
+        "{}",
+        error.message
+    );
     let error = refusal(404, "RepoNotFound", Some(TOKEN));
     assert_eq!(error.code, "fetch::not-found");
     let error = refusal(404, "RevisionNotFound", None);
-    assert!(error.message.starts_with("revision `main` is not found"), "{}", error.message);
+    assert!(
+        error.message.starts_with("revision `main` is not found"),
+        "{}",
+        error.message
+    );
     let error = refusal(418, "", Some(TOKEN));
     assert_eq!(error.code, "net::status");
-    assert!(error.message.contains("no ***") && !error.message.contains(TOKEN), "{}", error.message);
+    assert!(
+        error.message.contains("no ***") && !error.message.contains(TOKEN),
+        "{}",
+        error.message
+    );
 }
 
 #[test]
@@ -216,9 +345,13 @@ fn cached(bench: &Bench, blob: &str, bytes: &[u8]) {
 fn the_hub_cache_is_used_before_the_network() {
     let (hub, bench) = (Hub::new(listing(&files(), &json!({}))), Bench::new());
     cached(&bench, &sha(&weights()), &weights());
-    hub.fetch(&bench, json!({"model": "owner/name"})).expect("a model");
+    hub.fetch(&bench, json!({"model": "owner/name"}))
+        .expect("a model");
     assert_eq!(bench.made("data/model.safetensors"), weights());
-    assert!(hub.store.seen().is_empty(), "the weights were not downloaded");
+    assert!(
+        hub.store.seen().is_empty(),
+        "the weights were not downloaded"
+    );
 }
 
 #[test]
@@ -227,7 +360,8 @@ fn a_damaged_cache_is_passed_over() {
     let mut damaged = weights();
     damaged[7] ^= 1;
     cached(&bench, &sha(&weights()), &damaged);
-    hub.fetch(&bench, json!({"model": "owner/name"})).expect("a model");
+    hub.fetch(&bench, json!({"model": "owner/name"}))
+        .expect("a model");
     assert_eq!(bench.made("data/model.safetensors"), weights());
     assert_eq!(hub.store.seen().len(), 1);
 }
@@ -236,10 +370,14 @@ fn a_damaged_cache_is_passed_over() {
 fn offline_the_cache_serves_alone() {
     let (hub, mut bench) = (Hub::new(listing(&files(), &json!({}))), Bench::new());
     bench.network = false;
-    let error = hub.fetch(&bench, json!({"model": "owner/name"})).expect_err("nothing is there");
+    let error = hub
+        .fetch(&bench, json!({"model": "owner/name"}))
+        .expect_err("nothing is there");
     assert_eq!(error.code, "net::offline");
     cached(&bench, &sha(&weights()), &weights());
-    let outcome = hub.fetch(&bench, json!({"model": "owner/name"})).expect("the snapshot");
+    let outcome = hub
+        .fetch(&bench, json!({"model": "owner/name"}))
+        .expect("the snapshot");
     assert_eq!(outcome.pin.as_deref(), Some(COMMIT));
     assert_eq!(made(&bench), ["model.safetensors"]);
     assert!(hub.hub.seen().is_empty());

