@@ -2,8 +2,8 @@
 //!
 //! Promises: the grammar provider is a pure function of its inputs and the seed; a paid
 //! provider never spends without a budget, keeps every answer by its request, and drops
-//! what does not fit with counts. Must not know: which rows exist elsewhere (`validate`
-//! drops doubles and eval leaks).
+//! what does not fit with counts; eval prompts are kept out. Must not know: which rows
+//! exist elsewhere (`validate` drops doubles).
 
 mod grammar;
 
@@ -15,6 +15,7 @@ use crate::contract::{
     Context, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site, Stage, StageError,
 };
 use crate::conversation::{self, CONVERSATION_VERSION, Conversation, Kind};
+use crate::eval_prompts;
 use crate::similarity::SIMILARITY_VERSION;
 use crate::tools::ToolSet;
 
@@ -54,6 +55,12 @@ const INPUTS: &[Port] = &[
         required: false,
         many: false,
         about: "the phrase book, `data/grammar.yaml` (provider grammar)",
+    },
+    Port {
+        name: "eval",
+        required: false,
+        many: false,
+        about: "eval prompts that no row may give away",
     },
 ];
 
@@ -133,7 +140,8 @@ impl Stage for Synthesize {
         let count = params.int("count").unwrap_or(0) as usize;
         let path = ctx.input("grammar")?;
         let text = std::fs::read_to_string(path).map_err(|error| StageError::io(path, &error))?;
-        let drawn = grammar::write(&text, &tools, count, &mix(params)?, ctx)?;
+        let eval = ctx.optional("eval").map(eval_prompts::guard).transpose()?;
+        let drawn = grammar::write(&text, &tools, count, &mix(params)?, eval.as_ref(), ctx)?;
         for (name, want, given) in &drawn.short {
             ctx.warn(
                 "synthesize::exhausted",
@@ -179,7 +187,7 @@ fn finish(ctx: &Context<'_>, drawn: &grammar::Drawn) -> Result<Outcome, StageErr
         rows: rows.len(),
         kinds,
         tools,
-        dropped: [("same-text", drawn.alike)].into(),
+        dropped: [("same-text", drawn.alike), ("eval-leak", drawn.leaks)].into(),
         exhausted: drawn.short.iter().map(|(name, ..)| name.clone()).collect(),
     };
     conversation::write(&ctx.output.join("rows.jsonl"), rows)?;

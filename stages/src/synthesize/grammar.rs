@@ -1,7 +1,7 @@
 //! The offline provider: rows from a phrase book, without a key and without a model.
 //!
 //! Promises: the same book, tools and seed give the same rows; no two user texts are
-//! alike; every call fits its schema; asking for more rows keeps most of those that were
+//! alike, none gives an eval prompt away; every call fits its schema; asking for more rows keeps most of those that were
 //! there, for each lesson draws from a stream of its own. Must not know: eval prompts,
 //! other providers.
 
@@ -20,8 +20,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::contract::{Context, StageError};
 use crate::conversation::{Conversation, Kind};
-use crate::similarity::{hash, normal};
+use crate::similarity::{Guarded, hash, normal};
 use crate::tools::ToolSet;
+use crate::validate::leak;
 
 use book::{Book, Lesson, Turn};
 use draw::{Drawer, Failed};
@@ -34,6 +35,8 @@ pub(super) struct Drawn {
     pub(super) rows: Vec<Conversation>,
     /// Draws thrown away because their text was there before.
     pub(super) alike: usize,
+    /// Draws thrown away because they give an eval prompt away.
+    pub(super) leaks: usize,
     /// Lessons that gave fewer rows than asked: name, asked, given.
     pub(super) short: Vec<(String, usize, usize)>,
 }
@@ -44,6 +47,7 @@ pub(super) fn write(
     tools: &ToolSet,
     count: usize,
     mix: &BTreeMap<Kind, f64>,
+    eval: Option<&Guarded>,
     ctx: &Context<'_>,
 ) -> Result<Drawn, StageError> {
     let book = book::read(text, tools).map_err(|faults| refuse(&faults))?;
@@ -51,11 +55,13 @@ pub(super) fn write(
     let mut writer = Writer {
         book: &book,
         tools,
+        eval,
         seed: ctx.seed,
         seen: BTreeSet::new(),
         drawn: Drawn {
             rows: Vec::new(),
             alike: 0,
+            leaks: 0,
             short: Vec::new(),
         },
     };
@@ -117,6 +123,7 @@ fn quotas(book: &Book, count: usize, mix: &BTreeMap<Kind, f64>) -> Vec<usize> {
 struct Writer<'a> {
     book: &'a Book,
     tools: &'a ToolSet,
+    eval: Option<&'a Guarded>,
     seed: u64,
     seen: BTreeSet<String>,
     drawn: Drawn,
@@ -136,6 +143,13 @@ impl Writer<'_> {
                 .all(|row| !self.seen.contains(&normal(&row.user_text())));
             if rows.is_empty() || !fresh {
                 self.drawn.alike += 1;
+                fruitless += 1;
+                continue;
+            }
+            if let Some(eval) = self.eval
+                && rows.iter().any(|row| leak(row, eval).is_some())
+            {
+                self.drawn.leaks += 1;
                 fruitless += 1;
                 continue;
             }

@@ -402,9 +402,9 @@ fn check_names(book: &Book, faults: &mut Vec<String>) {
 fn unknown_slot(book: &Book, name: &str, field: Option<&str>) -> Option<String> {
     let list = base(name);
     // `{slot.none}` adds nothing: the text can be used only where the slot was said.
-    let field = field.filter(|field| *field != "none");
+    let nothing = field == Some("none");
     if KINDS.contains(&list) {
-        let field = field?;
+        let field = field.filter(|_| !nothing)?;
         let known = Moment::FIELDS.contains(&field);
         return (!known).then(|| format!("a time has no field `{field}` (`{{{name}.{field}}}`)"));
     }
@@ -415,7 +415,7 @@ fn unknown_slot(book: &Book, name: &str, field: Option<&str>) -> Option<String> 
         return Some(format!("unknown slot `{{{name}}}`"));
     };
     let field = field.unwrap_or("text");
-    let known = entries.iter().any(|entry| entry.contains_key(field));
+    let known = nothing || entries.iter().any(|entry| entry.contains_key(field));
     (!known).then(|| format!("`{list}` has no field `{field}`"))
 }
 

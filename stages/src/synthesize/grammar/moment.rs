@@ -591,15 +591,15 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
-    fn all(kind: &str, now: DateTime) -> Vec<Moment> {
+    fn all(kind: &str, now: DateTime, draws: usize) -> Vec<Moment> {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        (0..4000)
+        (0..draws)
             .filter_map(|_| draw(kind, now, &mut rng))
             .collect()
     }
 
     fn meant(kind: &str, now: DateTime, text: &str) -> String {
-        let moments = all(kind, now);
+        let moments = all(kind, now, 60_000);
         let found = moments.iter().find(|moment| moment.text == text);
         iso(found
             .unwrap_or_else(|| panic!("`{text}` is never said"))
@@ -662,7 +662,7 @@ mod tests {
             for day in 0..14 {
                 let now = friday().saturating_add(i64::from(day).days());
                 let mut seen = std::collections::BTreeMap::new();
-                for moment in all(kind, now) {
+                for moment in all(kind, now, 4000) {
                     let value = (moment.start, moment.end);
                     let text = moment.text.to_lowercase();
                     let before = seen.insert(text.clone(), value);

@@ -9,11 +9,18 @@ use crate::synthesize::Synthesize;
 use crate::testing::Bench;
 use crate::validate::Validate;
 
-const BOOK: &str = include_str!("../../../../data/grammar.yaml");
+fn data(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../data")
+        .join(name)
+}
 
 fn bench() -> Bench {
     let mut bench = Bench::new();
-    bench.tools().give("grammar", "grammar.yaml", BOOK);
+    bench.tools();
+    for (port, name) in [("grammar", "grammar.yaml"), ("eval", "eval")] {
+        bench.inputs.insert(port.to_owned(), vec![data(name)]);
+    }
     bench
 }
 
@@ -38,6 +45,11 @@ fn every_wording_of_the_book_makes_a_row_that_validates() {
     let rows = outcome.metrics["rows"];
     assert!(rows >= 5000.0, "{rows}");
     let report = bench.json("report.json");
+    let leaks = report["dropped"]["eval-leak"].as_f64().unwrap();
+    assert!(
+        leaks < rows * 0.02,
+        "{leaks} of {rows} rows give eval prompts away"
+    );
     for (tool, count) in report["tools"].as_object().unwrap() {
         assert!(count.as_u64().unwrap() > 150, "{tool}: {count}");
     }
@@ -46,18 +58,10 @@ fn every_wording_of_the_book_makes_a_row_that_validates() {
     second
         .inputs
         .insert("rows".to_owned(), vec![bench.out().join("rows.jsonl")]);
-    let eval = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/eval");
-    second.inputs.insert("eval".to_owned(), vec![eval]);
-    second.run(&Validate, json!({"on_fault": "drop"})).unwrap();
+    second.inputs.insert("eval".to_owned(), vec![data("eval")]);
+    second.run(&Validate, json!({})).unwrap();
     let report = second.json("report.json");
-    let dropped = report["dropped_by_code"].as_object().unwrap();
-    let broken: BTreeMap<_, _> = dropped
-        .iter()
-        .filter(|(code, _)| *code != "validate::eval-leak")
-        .collect();
-    assert!(broken.is_empty(), "{broken:?}: {}", report["findings"][0]);
-    let leaks = dropped.get("validate::eval-leak").and_then(|n| n.as_f64());
-    assert!(leaks.unwrap_or(0.0) < rows * 0.01, "{}", report["findings"]);
+    assert_eq!(report["dropped_by_code"], json!({}));
     assert_eq!(report["past_times"], 0);
 }
 
