@@ -6,6 +6,7 @@
 
 pub mod contract;
 pub mod conversation;
+pub mod convert;
 pub mod eval_prompts;
 pub mod fetch;
 pub mod format;

@@ -1,6 +1,7 @@
 //! The one list of built-in stages. Parser, help, schema and worker read it.
 
 use crate::contract::Stage;
+use crate::convert::Convert;
 use crate::fetch::Fetch;
 use crate::split::Split;
 use crate::synthesize::Synthesize;
@@ -8,7 +9,7 @@ use crate::validate::Validate;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[&Fetch, &Synthesize, &Validate, &Split]
+    &[&Fetch, &Convert, &Synthesize, &Validate, &Split]
 }
 
 /// The stage called `kind` in `uses:`.

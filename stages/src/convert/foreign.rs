@@ -139,7 +139,10 @@ fn placeholder(value: &Value) -> Option<String> {
         || (text.starts_with('[') && text.ends_with(']') && text.contains(' '));
     let spoken = ["your_", "your ", "user's ", "user_", "insert ", "example_"];
     let held = bracketed
-        || matches!(lower.as_str(), "placeholder" | "n/a" | "tbd" | "string" | "unknown")
+        || matches!(
+            lower.as_str(),
+            "placeholder" | "n/a" | "tbd" | "string" | "unknown"
+        )
         || spoken.iter().any(|start| lower.starts_with(start)) && text.len() < 30;
     held.then(|| text.to_owned())
 }

@@ -115,8 +115,13 @@ fn read_call(text: &str, mended: &mut Vec<&'static str>) -> Result<Asked, Droppe
     if text.contains("Infinity") || text.contains("NaN") {
         return drop_for("not-a-number", text);
     }
-    for (text, extra) in [(text, false), (text.strip_suffix('}').unwrap_or(text), true)] {
-        let value = serde_json::from_str(text).ok().or_else(|| quoted(text, mended));
+    for (text, extra) in [
+        (text, false),
+        (text.strip_suffix('}').unwrap_or(text), true),
+    ] {
+        let value = serde_json::from_str(text)
+            .ok()
+            .or_else(|| quoted(text, mended));
         let Some(value) = value else { continue };
         if extra {
             mended.push("extra-brace");
@@ -136,8 +141,17 @@ fn quoted(text: &str, mended: &mut Vec<&'static str>) -> Option<Value> {
     let (head, rest) = text.split_once("'")?;
     let key = ["\"arguments\"", "\"parameters\""]
         .into_iter()
-        .find(|key| head.trim_end().trim_end_matches(':').trim_end().ends_with(key))?;
-    let inner = rest.trim_end().strip_suffix('}')?.trim_end().strip_suffix('\'')?;
+        .find(|key| {
+            head.trim_end()
+                .trim_end_matches(':')
+                .trim_end()
+                .ends_with(key)
+        })?;
+    let inner = rest
+        .trim_end()
+        .strip_suffix('}')?
+        .trim_end()
+        .strip_suffix('\'')?;
     let arguments = serde_json::from_str::<Value>(inner).or_else(|error| {
         if inner.contains("\\'") {
             mended.push("escaped-apostrophe");

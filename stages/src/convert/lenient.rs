@@ -92,7 +92,9 @@ impl Reader<'_> {
 
     fn string(&mut self) -> Option<String> {
         let mut signs = self.rest.char_indices();
-        let (_, quote) = signs.next().filter(|(_, sign)| matches!(sign, '\'' | '"'))?;
+        let (_, quote) = signs
+            .next()
+            .filter(|(_, sign)| matches!(sign, '\'' | '"'))?;
         let mut text = String::new();
         while let Some((at, sign)) = signs.next() {
             if sign == quote {
@@ -144,15 +146,25 @@ mod tests {
 
     #[test]
     fn json_and_python_mean_the_same() {
-        let python = r#"{'a': True, 'b': [1, -2.5, None], 'c': "it's", 'd': 'say \'hi\'', 'e': (1, 2,)}"#;
-        let value = json!({"a": true, "b": [1, -2.5, null], "c": "it's", "d": "say 'hi'", "e": [1, 2]});
+        let python =
+            r#"{'a': True, 'b': [1, -2.5, None], 'c': "it's", 'd': 'say \'hi\'', 'e': (1, 2,)}"#;
+        let value =
+            json!({"a": true, "b": [1, -2.5, null], "c": "it's", "d": "say 'hi'", "e": [1, 2]});
         assert_eq!(read(python), Some(value.clone()));
         assert_eq!(read(&value.to_string()), Some(value));
     }
 
     #[test]
     fn cut_or_odd_texts_are_nothing() {
-        for bad in ["{'a': 1", "{'a' 1}", "{a: 1}", "{'a': x}", "{'a': 1} b", "", "{'a': Infinity}"] {
+        for bad in [
+            "{'a': 1",
+            "{'a' 1}",
+            "{a: 1}",
+            "{'a': x}",
+            "{'a': 1} b",
+            "",
+            "{'a': Infinity}",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
         assert_eq!(read(&"[".repeat(500)), None);

@@ -132,7 +132,9 @@ fn call(text: &str, foreign: &mut Foreign) -> Result<super::foreign::Asked, Drop
     };
     // Some rows hold the name inside the arguments.
     if value.get("name").is_none()
-        && let Some(name) = value["arguments"].as_object_mut().and_then(|a| a.shift_remove("name"))
+        && let Some(name) = value["arguments"]
+            .as_object_mut()
+            .and_then(|a| a.shift_remove("name"))
     {
         value["name"] = name;
         foreign.mended.push("name-in-arguments");

@@ -12,7 +12,11 @@ pub(super) fn moment(text: &str) -> Option<DateTime> {
         return Some(date.at(9, 0, 0, 0));
     }
     let zoneless = text.trim_end_matches('Z');
-    for shape in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"] {
+    for shape in [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M:%S",
+        "%Y-%m-%dT%H:%M",
+    ] {
         if let Ok(found) = DateTime::strptime(shape, zoneless) {
             return Some(found);
         }
@@ -70,9 +74,19 @@ fn without_ordinals(text: &str) -> String {
 
 /// A time of day.
 pub(super) fn time(text: &str) -> Option<Time> {
-    let plain = text.trim().to_uppercase().replace("A.M.", "AM").replace("P.M.", "PM");
+    let plain = text
+        .trim()
+        .to_uppercase()
+        .replace("A.M.", "AM")
+        .replace("P.M.", "PM");
     let shapes = [
-        "%H:%M:%S", "%H:%M", "%I:%M %p", "%I:%M%p", "%I %p", "%I%p", "%I:%M:%S %p",
+        "%H:%M:%S",
+        "%H:%M",
+        "%I:%M %p",
+        "%I:%M%p",
+        "%I %p",
+        "%I%p",
+        "%I:%M:%S %p",
     ];
     shapes
         .iter()
@@ -98,13 +112,24 @@ mod tests {
             let found = moment(text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(found.to_string(), "2023-06-15T14:30:00", "{text}");
         }
-        assert_eq!(moment("2023-06-15").unwrap().to_string(), "2023-06-15T09:00:00");
+        assert_eq!(
+            moment("2023-06-15").unwrap().to_string(),
+            "2023-06-15T09:00:00"
+        );
         assert_eq!(time("10 AM").unwrap().hour(), 10);
     }
 
     #[test]
     fn what_means_two_things_or_nothing_is_not_read() {
-        for text in ["03/04/2023", "tomorrow", "June 15", "14:30", "next week", "2023-13-01", ""] {
+        for text in [
+            "03/04/2023",
+            "tomorrow",
+            "June 15",
+            "14:30",
+            "next week",
+            "2023-13-01",
+            "",
+        ] {
             assert_eq!(moment(text), None, "{text}");
         }
     }
