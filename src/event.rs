@@ -78,6 +78,10 @@ pub enum Event {
         stage: String,
         /// Why.
         error: StageError,
+        /// Where in the pipeline file, `pipeline.yaml:14:5`.
+        place: String,
+        /// Milliseconds since the try began.
+        millis: u64,
         /// Its log.
         log: PathBuf,
         /// Whether it will be tried again.

@@ -2,5 +2,12 @@
 //!
 //! Imports run one way: cli -> {run, report} -> {plan, event} -> graph -> config.
 
+pub mod check;
+pub mod cli;
 pub mod config;
 pub mod event;
+pub mod graph;
+pub mod lock;
+pub mod plan;
+pub mod report;
+pub mod run;

@@ -1,1 +1,45 @@
-//! skeleton
+//! A content-addressed store of files and folders, and of records that say which key made them.
+//!
+//! Promises:
+//! - a blob or a record exists when it is renamed into place; after `kill -9`, a full disk or a
+//!   power cut there is the whole of it or nothing;
+//! - bytes are named by their blake3 digest, and a blob whose stat changed is rehashed before it
+//!   is used again: a bad one is put aside in quarantine and counts as missing;
+//! - a file is hashed again only when its size, mtime, ctime or inode changed (with git's
+//!   racy-clean rule);
+//! - several processes may use one store at once.
+//!
+//! Must not know: stages, pipelines, YAML, the terminal.
+
+#![warn(missing_docs)]
+
+mod aside;
+mod collect;
+mod compare;
+mod digest;
+mod error;
+mod ingest;
+mod key;
+mod lock;
+mod materialise;
+mod memo;
+mod read;
+mod record;
+mod session;
+mod stat;
+mod store;
+mod tree;
+mod verify;
+mod walk;
+
+pub use collect::{Collected, Usage};
+pub use compare::{Difference, DifferenceKind};
+pub use digest::{BadDigest, Digest};
+pub use error::Error;
+pub use key::{Difference as PartDifference, KeyParts};
+pub use lock::{Holder, KeyLock};
+pub use record::{Lack, LackCause, Made, Record};
+pub use session::Scratch;
+pub use store::{Kept, OUTSIDE_ABOVE, Store, Taken};
+pub use tree::{Entry, Tree};
+pub use verify::{Fault, FaultKind, Verification};

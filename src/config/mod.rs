@@ -3,8 +3,32 @@
 //! Promises: any text is either a checked [`Pipeline`] or a list of faults, each with a
 //! place. Must not know: the store, keys, how anything runs or is drawn.
 
+mod action;
+mod expression;
+mod fault;
+mod input;
+mod limits;
+mod load;
+mod node;
+mod params;
+mod parse;
 mod pipeline;
+mod scalar;
+mod schema;
+mod secret;
+mod section;
+mod stage;
+pub(crate) mod suggest;
+mod template;
+#[cfg(test)]
+pub(crate) mod tests;
+mod with;
 
+pub use fault::{Fault, Faults};
+pub(crate) use load::load_lenient;
+pub use load::{find, load};
+pub use params::Overrides;
 pub use pipeline::{
     Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Resources, Span, StageSpec,
 };
+pub use schema::{schema, schema_text};

@@ -32,6 +32,11 @@ pub struct Pipeline {
     pub seed: u64,
     /// Parameters after profile and `--set`.
     pub params: BTreeMap<String, Value>,
+    /// `pools:`: sizes that the file declares; the others are the machine's.
+    pub pools: BTreeMap<Pool, usize>,
+    /// `default:`: what a plain run makes; `None` means every stage without an outside
+    /// effect.
+    pub default: Option<Vec<String>>,
     /// Stages of this profile in file order (a stage may say `profiles: [..]`).
     pub stages: Vec<StageSpec>,
 }
@@ -42,6 +47,8 @@ pub struct StageSpec {
     pub id: String,
     /// Where the name stands.
     pub span: Span,
+    /// `about:`, one line for people.
+    pub about: Option<String>,
     /// What it does.
     pub action: Action,
     /// Its inputs in file order.
@@ -58,6 +65,8 @@ pub struct StageSpec {
     pub gates: Vec<Gate>,
     /// Whether it changes something outside.
     pub effect: Effect,
+    /// `seed:` of the stage, else the pipeline's; part of the key.
+    pub seed: u64,
     /// Fields and their places, `with.lr`, `inputs.rows`: for faults found later.
     pub spans: BTreeMap<String, Span>,
 }
@@ -136,7 +145,33 @@ pub struct Gate {
     pub span: Span,
 }
 
+impl Pipeline {
+    /// `pipeline.yaml:14:5`: line and column of a place, both from 1.
+    pub fn shown_place(&self, span: &Span) -> String {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name}:{line}:{column}")
+    }
+}
+
 impl StageSpec {
+    /// Where a field stands, `with.lr`: the nearest place that is written, in the end the
+    /// stage's name.
+    pub fn place(&self, field: &str) -> Span {
+        let mut path = field;
+        loop {
+            if let Some(span) = self.spans.get(path) {
+                return span.clone();
+            }
+            match path.rfind('.') {
+                Some(dot) => path = &path[..dot],
+                None => return self.span.clone(),
+            }
+        }
+    }
+
     /// Output names with their paths, the default first.
     pub fn products(&self) -> Vec<(&str, &str)> {
         match &self.action {

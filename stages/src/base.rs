@@ -7,16 +7,16 @@
 use std::path::{Path, PathBuf};
 
 use jiff::civil::DateTime;
-use qlora::{ChatTemplate, ModelFiles};
+use qlora::{ChatTemplate, ModelFiles, Quantization};
 
-use crate::contract::StageError;
+use crate::contract::{Params, StageError};
 use crate::conversation::{Conversation, Message};
 use crate::format::{self, ChatMessage, Role};
 use crate::prompt::system_prompt;
 use crate::tools::ToolSet;
 
 /// Raised whenever equal rows would become other ids.
-pub const TEMPLATE_VERSION: u32 = 1;
+pub(crate) const TEMPLATE_VERSION: u32 = 1;
 
 /// A base model and the system prompt that goes with it.
 pub(crate) struct Base {
@@ -43,7 +43,12 @@ impl Base {
         let template = files.chat().map_err(|error| engine(&error))?;
         let tools = ToolSet::read(tools)?;
         let system = system_prompt(tools.specs());
-        Ok(Self { files, template, tools, system })
+        Ok(Self {
+            files,
+            template,
+            tools,
+            system,
+        })
     }
 
     /// The tool list.
@@ -64,17 +69,45 @@ impl Base {
     }
 
     /// Messages that wait for an answer, for eval.
-    pub(crate) fn encode_prompt(&self, now: Option<DateTime>, messages: &[Message]) -> Result<Vec<u32>, StageError> {
-        Ok(self.encode(&format::chat_of(&self.system, now, messages), true)?.ids)
+    pub(crate) fn encode_prompt(
+        &self,
+        now: Option<DateTime>,
+        messages: &[Message],
+    ) -> Result<Vec<u32>, StageError> {
+        Ok(self
+            .encode(&format::chat_of(&self.system, now, messages), true)?
+            .ids)
+    }
+
+    /// Ids that end an answer.
+    pub(crate) fn stop_ids(&self) -> Result<Vec<u32>, StageError> {
+        self.template.stop_ids().map_err(|error| engine(&error))
+    }
+
+    /// Ids as text; what cannot be decoded says so.
+    pub(crate) fn decode(&self, ids: &[u32]) -> String {
+        self.template
+            .tokenizer()
+            .decode(ids)
+            .unwrap_or_else(|error| format!("(undecodable: {error})"))
     }
 
     fn encode(&self, chat: &[ChatMessage], generate: bool) -> Result<Encoded, StageError> {
         let chat: Vec<_> = chat
             .iter()
-            .map(|message| qlora::ChatMessage { role: role(message.role), content: message.content.clone() })
+            .map(|message| qlora::ChatMessage {
+                role: role(message.role),
+                content: message.content.clone(),
+            })
             .collect();
-        let encoded = self.template.encode_chat(&chat, generate).map_err(|error| engine(&error))?;
-        Ok(Encoded { ids: encoded.ids, labels: encoded.labels })
+        let encoded = self
+            .template
+            .encode_chat(&chat, generate)
+            .map_err(|error| engine(&error))?;
+        Ok(Encoded {
+            ids: encoded.ids,
+            labels: encoded.labels,
+        })
     }
 }
 
@@ -83,6 +116,14 @@ fn role(role: Role) -> qlora::Role {
         Role::System => qlora::Role::System,
         Role::User => qlora::Role::User,
         Role::Assistant => qlora::Role::Assistant,
+    }
+}
+
+/// The `quantization` parameter of train and eval.
+pub(crate) fn quantization(params: &Params) -> Quantization {
+    match params.text("quantization").as_deref() {
+        Some("nf4") => Quantization::Nf4 { double: true },
+        _ => Quantization::None,
     }
 }
 
@@ -95,7 +136,10 @@ fn model_path(path: &Path) -> Result<PathBuf, StageError> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(|error| StageError::io(path, &error))?.path();
-        if entry.extension().is_some_and(|extension| extension == "gguf") {
+        if entry
+            .extension()
+            .is_some_and(|extension| extension == "gguf")
+        {
             found.push(entry);
         }
     }
@@ -113,6 +157,9 @@ fn model_path(path: &Path) -> Result<PathBuf, StageError> {
 
 /// An engine error as a stage error, with its own code and mend.
 pub(crate) fn engine(error: &qlora::Error) -> StageError {
-    let mend = error.mend().map_or_else(|| "see the message".to_owned(), std::borrow::Cow::into_owned);
+    let mend = error.mend().map_or_else(
+        || "see the message".to_owned(),
+        std::borrow::Cow::into_owned,
+    );
     StageError::new(error.code(), error.to_string(), mend)
 }

@@ -2,14 +2,28 @@
 
 use crate::contract::Stage;
 use crate::convert::Convert;
+use crate::eval::Eval;
+use crate::export::Export;
 use crate::fetch::Fetch;
 use crate::split::Split;
 use crate::synthesize::Synthesize;
+use crate::train::Train;
+use crate::upload::Upload;
 use crate::validate::Validate;
 
 /// Every built-in stage, in the order of the pipeline.
 pub fn all() -> &'static [&'static dyn Stage] {
-    &[&Fetch, &Convert, &Synthesize, &Validate, &Split]
+    &[
+        &Fetch,
+        &Convert,
+        &Synthesize,
+        &Validate,
+        &Split,
+        &Train,
+        &Eval,
+        &Export,
+        &Upload,
+    ]
 }
 
 /// The stage called `kind` in `uses:`.

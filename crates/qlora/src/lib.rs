@@ -3,21 +3,31 @@
 //! It reads base models (safetensors, bitsandbytes 4-bit, GGUF), trains and samples LoRA adapters,
 //! and reads and writes PEFT adapter folders. It must not know of YAML, stages or pipelines.
 
+/// Raised whenever equal inputs would train or answer differently.
+pub const ENGINE_VERSION: u32 = 1;
+
 pub mod chat;
 pub mod config;
 pub mod dtype;
 pub mod error;
+pub mod generate;
 pub mod nf4;
+pub mod nn;
+mod ops;
 pub mod peft;
 pub mod tensor;
 pub mod tokenizer;
+pub mod train;
 pub mod weights;
 
 pub use chat::{ChatMessage, ChatTemplate, EncodedChat, Role};
 pub use config::{Architecture, ModelConfig};
 pub use dtype::Dtype;
 pub use error::{Error, Result};
+pub use generate::Generator;
 pub use nf4::Nf4Tensor;
+pub use nn::adapter::{Adapter, LoraConfig, Slot, Target};
+pub use nn::model::{Model, Quantization};
 pub use peft::{AdapterConfig, LoraPair, PeftAdapter};
 pub use tensor::Matrix;
 pub use tokenizer::Tokenizer;

@@ -42,45 +42,101 @@ impl Share {
         let denominator = 1.0 + Z * Z / n;
         let centre = (p + Z * Z / (2.0 * n)) / denominator;
         let half = Z / denominator * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-        let low = if hits == 0 { 0.0 } else { (centre - half).max(0.0) };
-        let high = if hits == of { 1.0 } else { (centre + half).min(1.0) };
-        Self { hits, of, value: p, low, high }
+        let low = if hits == 0 {
+            0.0
+        } else {
+            (centre - half).max(0.0)
+        };
+        let high = if hits == of {
+            1.0
+        } else {
+            (centre + half).min(1.0)
+        };
+        Self {
+            hits,
+            of,
+            value: p,
+            low,
+            high,
+        }
     }
 }
 
 /// The plan's metrics by name, in the order shown.
-pub(crate) fn overall(judged: &[(EvalPrompt, Verdict)], stopped: &[bool]) -> Vec<(&'static str, Share)> {
-    let positive = || judged.iter().filter(|(prompt, _)| !prompt.expect.is_empty());
+pub(crate) fn overall(
+    judged: &[(EvalPrompt, Verdict)],
+    stopped: &[bool],
+) -> Vec<(&'static str, Share)> {
+    let positive = || {
+        judged
+            .iter()
+            .filter(|(prompt, _)| !prompt.expect.is_empty())
+    };
     let negative = || judged.iter().filter(|(prompt, _)| prompt.expect.is_empty());
-    let pairs = || judged.iter().filter(|(prompt, _)| prompt.category == "disambiguation");
+    let pairs = || {
+        judged
+            .iter()
+            .filter(|(prompt, _)| prompt.category == "disambiguation")
+    };
     let shares = [
-        ("tool_selection", Share::of(positive().map(|(_, verdict)| verdict.right_tools))),
-        ("valid_json", Share::of(positive().map(|(_, verdict)| verdict.valid_json))),
-        ("disambiguation", Share::of(pairs().map(|(_, verdict)| verdict.right_tools))),
-        ("no_tool", Share::of(negative().map(|(_, verdict)| verdict.right_tools))),
-        ("valid_params", Share::of(positive().map(|(_, verdict)| verdict.valid_params))),
-        ("params_match", Share::of(positive().map(|(_, verdict)| verdict.right_params))),
+        (
+            "tool_selection",
+            Share::of(positive().map(|(_, verdict)| verdict.right_tools)),
+        ),
+        (
+            "valid_json",
+            Share::of(positive().map(|(_, verdict)| verdict.valid_json)),
+        ),
+        (
+            "disambiguation",
+            Share::of(pairs().map(|(_, verdict)| verdict.right_tools)),
+        ),
+        (
+            "no_tool",
+            Share::of(negative().map(|(_, verdict)| verdict.right_tools)),
+        ),
+        (
+            "valid_params",
+            Share::of(positive().map(|(_, verdict)| verdict.valid_params)),
+        ),
+        (
+            "params_match",
+            Share::of(positive().map(|(_, verdict)| verdict.right_params)),
+        ),
         ("stopped", Share::of(stopped.iter().copied())),
     ];
-    shares.into_iter().filter_map(|(name, share)| Some((name, share?))).collect()
+    shares
+        .into_iter()
+        .filter_map(|(name, share)| Some((name, share?)))
+        .collect()
 }
 
 /// Right tools by category.
 pub(crate) fn by_category(judged: &[(EvalPrompt, Verdict)]) -> BTreeMap<String, Share> {
     let mut hits: BTreeMap<String, Vec<bool>> = BTreeMap::new();
     for (prompt, verdict) in judged {
-        hits.entry(prompt.category.clone()).or_default().push(verdict.right_tools);
+        hits.entry(prompt.category.clone())
+            .or_default()
+            .push(verdict.right_tools);
     }
-    hits.into_iter().filter_map(|(name, hits)| Some((name, Share::of(hits)?))).collect()
+    hits.into_iter()
+        .filter_map(|(name, hits)| Some((name, Share::of(hits)?)))
+        .collect()
 }
 
 /// Expected tools -> called tools -> how often; `none` and `invalid` are columns too.
-pub(crate) fn confusion(judged: &[(EvalPrompt, Verdict)]) -> BTreeMap<String, BTreeMap<String, usize>> {
+pub(crate) fn confusion(
+    judged: &[(EvalPrompt, Verdict)],
+) -> BTreeMap<String, BTreeMap<String, usize>> {
     let mut table: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     for (_, verdict) in judged {
         let expected = name(&verdict.expected, false);
         let called = name(&verdict.called, verdict.attempted && !verdict.valid_json);
-        *table.entry(expected).or_default().entry(called).or_default() += 1;
+        *table
+            .entry(expected)
+            .or_default()
+            .entry(called)
+            .or_default() += 1;
     }
     table
 }
@@ -104,7 +160,10 @@ mod tests {
         assert!((share.low - 0.490_162_5).abs() < 1e-6, "{share:?}");
         assert!((share.high - 0.943_317_8).abs() < 1e-6, "{share:?}");
         let all = Share::of([true; 20]).expect("twenty prompts");
-        assert!((all.low - 0.838_875_2).abs() < 1e-6 && all.high == 1.0, "{all:?}");
+        assert!(
+            (all.low - 0.838_875_2).abs() < 1e-6 && all.high == 1.0,
+            "{all:?}"
+        );
         assert_eq!(Share::of([]), None);
     }
 }

@@ -55,9 +55,11 @@ impl Report {
         self.metrics
             .iter()
             .map(|(name, share)| {
-                let before = baseline.and_then(|base| base.metrics.get(name)).map_or_else(String::new, |base| {
-                    format!("{:>5.1} % -> ", 100.0 * base.value)
-                });
+                let before = baseline
+                    .and_then(|base| base.metrics.get(name))
+                    .map_or_else(String::new, |base| {
+                        format!("{:>5.1} % -> ", 100.0 * base.value)
+                    });
                 format!(
                     "{name:<15} {before}{:>5.1} %   ({}/{}, 95 % interval {:.0} to {:.0})",
                     100.0 * share.value,
@@ -71,7 +73,12 @@ impl Report {
     }
 
     /// The report as Markdown, failures with their transcripts.
-    pub(crate) fn markdown(&self, baseline: Option<&Baseline>, judged: &[(EvalPrompt, Verdict)], answers: &[String]) -> String {
+    pub(crate) fn markdown(
+        &self,
+        baseline: Option<&Baseline>,
+        judged: &[(EvalPrompt, Verdict)],
+        answers: &[String],
+    ) -> String {
         let mut text = String::from("# Scores\n\n```\n");
         for line in self.table(baseline) {
             let _ = writeln!(text, "{line}");
@@ -80,7 +87,9 @@ impl Report {
         for (name, share) in &self.categories {
             let _ = writeln!(text, "| {name} | {} | {} |", share.hits, share.of);
         }
-        text.push_str("\n## Expected and called\n\n| expected | called | times |\n|---|---|---:|\n");
+        text.push_str(
+            "\n## Expected and called\n\n| expected | called | times |\n|---|---|---:|\n",
+        );
         for (expected, row) in &self.confusion {
             for (called, times) in row {
                 let _ = writeln!(text, "| {expected} | {called} | {times} |");
@@ -97,7 +106,13 @@ impl Report {
             }
             let asked = prompt.asked();
             let why = verdict.why.as_deref().unwrap_or("");
-            let _ = write!(text, "\n### {} ({}): {why}\n\n> {}\n\n~~~\n{answer}\n~~~\n", prompt.id, prompt.category, asked.replace('\n', "\n> "));
+            let _ = write!(
+                text,
+                "\n### {} ({}): {why}\n\n> {}\n\n~~~\n{answer}\n~~~\n",
+                prompt.id,
+                prompt.category,
+                asked.replace('\n', "\n> ")
+            );
         }
         text
     }
@@ -111,16 +126,24 @@ fn diagnose(metrics: &BTreeMap<String, Share>, judged: &[(EvalPrompt, Verdict)])
         lines.push("answers run on past their end: check that the end token is trained (EOS is not PAD) and raise `max_new_tokens`".to_owned());
     }
     if value("valid_json") < 0.98 {
-        lines.push(format!("malformed calls: add examples of the tools concerned ({})", worst(judged, |v| !v.valid_json && !v.expected.is_empty())));
+        lines.push(format!(
+            "malformed calls: add examples of the tools concerned ({})",
+            worst(judged, |v| !v.valid_json && !v.expected.is_empty())
+        ));
     }
     if value("no_tool") < 0.90 {
         lines.push("calls a tool when it should not: add negative examples".to_owned());
     }
     if value("disambiguation") < 0.95 {
-        lines.push("createTask and createCalendarEvent are confused: add contrastive pairs".to_owned());
+        lines.push(
+            "createTask and createCalendarEvent are confused: add contrastive pairs".to_owned(),
+        );
     }
     if value("tool_selection") < 0.90 {
-        lines.push(format!("wrong tool selected: add examples and contrastive pairs for {}", worst(judged, |v| v.valid_json && !v.right_tools)));
+        lines.push(format!(
+            "wrong tool selected: add examples and contrastive pairs for {}",
+            worst(judged, |v| v.valid_json && !v.right_tools)
+        ));
     }
     if lines.is_empty() {
         lines.push("healthy: nothing to mend".to_owned());
@@ -138,6 +161,14 @@ fn worst(judged: &[(EvalPrompt, Verdict)], fails: impl Fn(&Verdict) -> bool) -> 
     }
     let mut names: Vec<_> = counts.into_iter().collect();
     names.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
-    let names: Vec<_> = names.into_iter().take(3).map(|(name, count)| format!("`{name}` {count}x")).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    let names: Vec<_> = names
+        .into_iter()
+        .take(3)
+        .map(|(name, count)| format!("`{name}` {count}x"))
+        .collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }

@@ -36,23 +36,38 @@ pub(crate) fn judge(prompt: &EvalPrompt, answer: &str, tools: &ToolSet) -> Verdi
     let expected = sorted(prompt.expect.iter().map(|call| call.tool.clone()));
     let attempted = attempts_call(answer);
     let parsed = parse_turn(answer).map_err(|fault| fault.to_string());
-    let known = parsed.and_then(|turn| match turn.calls.iter().find(|call| tools.get(&call.tool).is_none()) {
-        Some(call) => Err(format!("unknown tool `{}`", call.tool)),
-        None => Ok(turn.calls),
+    let known = parsed.and_then(|turn| {
+        match turn
+            .calls
+            .iter()
+            .find(|call| tools.get(&call.tool).is_none())
+        {
+            Some(call) => Err(format!("unknown tool `{}`", call.tool)),
+            None => Ok(turn.calls),
+        }
     });
     let (calls, fault) = match known {
         Ok(calls) => (calls, None),
         Err(fault) => (Vec::new(), Some(fault)),
     };
     let called = sorted(calls.iter().map(|call| call.tool.clone()));
-    let schema = calls.iter().find_map(|call| tools.check(call).first().map(ToString::to_string));
+    let schema = calls
+        .iter()
+        .find_map(|call| tools.check(call).first().map(ToString::to_string));
     let right_tools = if expected.is_empty() {
         !attempted
     } else {
         fault.is_none() && called == expected
     };
     let right_params = right_tools && schema.is_none() && fits(&prompt.expect, &calls);
-    let why = why(right_tools, right_params, fault, &expected, &called, schema.as_ref());
+    let why = why(
+        right_tools,
+        right_params,
+        fault,
+        &expected,
+        &called,
+        schema.as_ref(),
+    );
     Verdict {
         valid_json: !calls.is_empty(),
         valid_params: !calls.is_empty() && schema.is_none(),
@@ -79,11 +94,15 @@ fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
 /// Whether each expected call has a call of its own that fits. Calls of one tool are tried
 /// in every pairing by simple search: prompts expect few calls.
 fn fits(expected: &[ExpectedCall], calls: &[Call]) -> bool {
-    let Some((first, rest)) = expected.split_first() else { return true };
+    let Some((first, rest)) = expected.split_first() else {
+        return true;
+    };
     calls.iter().enumerate().any(|(index, call)| {
         let fits_one = call.tool == first.tool
             && first.params.iter().all(|(name, matcher)| {
-                call.params.get(name).is_some_and(|value| matcher.accepts(value))
+                call.params
+                    .get(name)
+                    .is_some_and(|value| matcher.accepts(value))
             });
         fits_one && {
             let mut others = calls.to_vec();
@@ -114,5 +133,8 @@ fn why(
         };
         return Some(format!("expected {}, got {}", name(expected), name(called)));
     }
-    Some(schema.map_or_else(|| "a parameter differs from what is expected".to_owned(), Clone::clone))
+    Some(schema.map_or_else(
+        || "a parameter differs from what is expected".to_owned(),
+        Clone::clone,
+    ))
 }

@@ -13,9 +13,10 @@ use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
 use crate::http::{Http, HttpError, Reply, Request, shown};
+use crate::sha256;
 
+use super::FetchError;
 use super::progress::Progress;
-use super::{FetchError, hex};
 
 /// Bytes that count as getting on: after them a broken transfer has all its attempts again.
 const HEADWAY: u64 = 1 << 20;
@@ -178,8 +179,7 @@ fn learn(reply: &Reply, have: u64, expected: &mut (Option<u64>, Option<String>))
 /// The sha256 in an entity tag, when it is one: large files of the hub have it there.
 pub(super) fn sha_of(tag: &str) -> Option<String> {
     let bare = tag.trim().trim_start_matches("W/").trim_matches('"');
-    let is_hash = bare.len() == 64 && bare.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hash.then(|| bare.to_ascii_lowercase())
+    sha256::is_hash(bare).then(|| bare.to_ascii_lowercase())
 }
 
 enum Ended {
@@ -275,9 +275,10 @@ impl Part {
             };
             if read == 0 {
                 let whole = size.is_none_or(|size| self.len >= size);
-                return Ok(match whole {
-                    true => Ended::Whole,
-                    false => Ended::Broken("the connection closed early".to_owned()),
+                return Ok(if whole {
+                    Ended::Whole
+                } else {
+                    Ended::Broken("the connection closed early".to_owned())
                 });
             }
             let written = self.file.write_all(&buffer[..read]);
@@ -295,6 +296,6 @@ impl Part {
     }
 
     fn sha256(&self) -> String {
-        hex(&self.hasher.clone().finalize())
+        sha256::hex(&self.hasher.clone().finalize())
     }
 }

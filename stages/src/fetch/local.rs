@@ -8,9 +8,10 @@ use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
 use crate::contract::{Context, Outcome};
+use crate::sha256;
 
+use super::FetchError;
 use super::progress::Progress;
-use super::{FetchError, hex};
 
 pub(super) fn fetch(
     ctx: &Context<'_>,
@@ -34,10 +35,10 @@ pub(super) fn fetch(
     let mut progress = Progress::new(ctx, "copying", Some(total));
     for file in &files {
         let below = file.strip_prefix(&real).unwrap_or(file);
-        let name = match below.as_os_str().is_empty() {
-            // A single file keeps the name it was asked for by.
-            true => Path::new(path.file_name().unwrap_or(path.as_os_str())),
-            false => below,
+        let name = if below.as_os_str().is_empty() {
+            Path::new(path.file_name().unwrap_or(path.as_os_str()))
+        } else {
+            below
         };
         let found = copy(file, &data.join(name), &mut progress)?;
         if let Some(expected) = sha256.filter(|expected| *expected != found) {
@@ -76,7 +77,7 @@ pub(super) fn copy(
             .read(&mut buffer)
             .map_err(|error| FetchError::file(from, error))?;
         if read == 0 {
-            return Ok(hex(&hasher.finalize()));
+            return Ok(sha256::hex(&hasher.finalize()));
         }
         hasher.update(&buffer[..read]);
         writer

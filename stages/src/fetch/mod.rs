@@ -19,12 +19,11 @@ mod wheel;
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use crate::contract::{
     Context, Fault, Field, Outcome, Params, Pool, Port, Product, Site, Stage, StageError,
 };
 use crate::http::{Environment, Http, Patience};
+use crate::sha256;
 
 pub(crate) use error::FetchError;
 use params::Source;
@@ -166,7 +165,7 @@ fn first(faults: &[Fault]) -> StageError {
 
 /// Where an unfinished download of `identity` is kept between runs.
 fn part_path(ctx: &Context<'_>, identity: &str) -> PathBuf {
-    let name = hex(&Sha256::digest(identity.as_bytes()));
+    let name = sha256::of(identity.as_bytes());
     ctx.keep
         .join("partial")
         .join(format!("{}.part", &name[..24]))
@@ -182,11 +181,6 @@ fn settle(from: &Path, to: &Path) -> Result<(), FetchError> {
     }
     std::fs::copy(from, to).map_err(|error| FetchError::file(to, error))?;
     std::fs::remove_file(from).map_err(|error| FetchError::file(from, error))
-}
-
-/// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use crate::contract::{Fault, Field, FieldType, Params};
 
+use crate::sha256;
+
 use super::glob;
 
 /// The mend for none or several sources.
@@ -430,7 +432,7 @@ impl Reader<'_> {
             .strip_prefix("sha256:")
             .unwrap_or(text)
             .to_ascii_lowercase();
-        if bare.len() == 64 && bare.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if sha256::is_hash(&bare) {
             return Some(bare);
         }
         self.bad_hash(text, field);

@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
 use crate::contract::{Context, Outcome};
 use crate::http::Environment;
+use crate::sha256;
 
+use super::FetchError;
 use super::params::Package;
 use super::progress::Progress;
 use super::web::outcome;
 use super::wheel::Wheel;
-use super::{FetchError, hex};
 
 /// How often a running pip is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -62,11 +62,7 @@ fn the_wheel(folder: &Path) -> Option<PathBuf> {
 }
 
 fn hash(path: &Path) -> Result<String, FetchError> {
-    let fail = |error| FetchError::file(path, error);
-    let mut hasher = Sha256::new();
-    let mut file = File::open(path).map_err(fail)?;
-    std::io::copy(&mut file, &mut hasher).map_err(fail)?;
-    Ok(hex(&hasher.finalize()))
+    sha256::of_file(path).map_err(|error| FetchError::file(path, error))
 }
 
 fn allow(package: &Package, licence: Option<&str>) -> Result<(), FetchError> {
@@ -222,8 +218,11 @@ fn find(program: &str, path: &str) -> Option<PathBuf> {
 
 /// pip's own last word, sorted into what a person can do about it.
 fn explain(package: &Package, said: &str) -> FetchError {
-    let errors = said.lines().filter(|line| line.contains("ERROR:"));
-    let last = errors.last().or_else(|| said.lines().last()).unwrap_or("");
+    let mut errors = said.lines().filter(|line| line.contains("ERROR:"));
+    let last = errors
+        .next_back()
+        .or_else(|| said.lines().last())
+        .unwrap_or("");
     let last = last.trim().trim_start_matches("ERROR:").trim();
     let (code, mend) = if said.contains("DO NOT MATCH THE HASHES") {
         (

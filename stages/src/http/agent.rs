@@ -11,8 +11,9 @@ use super::{Environment, HttpError};
 
 const CONNECT: Duration = Duration::from_secs(20);
 /// A server that stores an adapter of 300 MB may think for a while before it answers.
-const FIRST_BYTE: Duration = Duration::from_secs(300);
-const SILENCE: Duration = Duration::from_secs(60);
+const FIRST_BYTE: Duration = Duration::from_mins(5);
+/// How long a download may bring nothing.
+pub(super) const SILENCE: Duration = Duration::from_mins(1);
 
 pub(super) fn agent(environment: &Environment) -> Result<ureq::Agent, HttpError> {
     let config = ureq::Agent::config_builder()
@@ -20,7 +21,7 @@ pub(super) fn agent(environment: &Environment) -> Result<ureq::Agent, HttpError>
         .max_redirects(0)
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(FIRST_BYTE))
-        .timeout_per_read(Some(SILENCE.max(FIRST_BYTE)))
+        .timeout_per_read(Some(FIRST_BYTE))
         .timeout_per_write(Some(SILENCE))
         .user_agent(concat!("tunesmith/", env!("CARGO_PKG_VERSION")))
         .tls_config(TlsConfig::builder().root_certs(roots(environment)?).build());

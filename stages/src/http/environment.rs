@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 /// Names whose values are secrets.
 const SECRETS: [&str; 5] = [
@@ -104,10 +104,4 @@ impl std::fmt::Debug for Environment {
         // Values may be secrets under names we do not know.
         f.debug_list().entries(self.values.keys()).finish()
     }
-}
-
-/// Whether two secrets are the same text.
-#[cfg(test)]
-pub(crate) fn same(left: &SecretString, right: &str) -> bool {
-    left.expose_secret() == right
 }

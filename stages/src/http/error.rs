@@ -57,7 +57,11 @@ impl HttpError {
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
                 Self::Tls { url, cause }
             }
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => Self::BadUrl { url, cause },
+            // The library's own words repeat the address, password and all.
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => Self::BadUrl {
+                url,
+                cause: "no host can be read from it".to_owned(),
+            },
             ureq::Error::Io(inner) if inner.kind() == std::io::ErrorKind::TimedOut => {
                 Self::TimedOut { url, cause }
             }

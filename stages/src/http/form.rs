@@ -25,7 +25,7 @@ pub(crate) struct Form {
 }
 
 impl Form {
-    pub(super) fn content_type(&self) -> String {
+    pub(super) fn content_type() -> String {
         format!("multipart/form-data; boundary={BOUNDARY}")
     }
 

@@ -29,19 +29,6 @@ pub(crate) use pause::Patience;
 pub(crate) use redirect::shown;
 pub(crate) use reply::Reply;
 
-/// Environment names every stage that speaks HTTP passes through: proxies and the user's
-/// own certificate authorities.
-pub(crate) const PROXY_ENV: [&str; 8] = [
-    "HTTPS_PROXY",
-    "https_proxy",
-    "HTTP_PROXY",
-    "http_proxy",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "no_proxy",
-    "SSL_CERT_FILE",
-];
-
 /// Redirects followed before it counts as a loop.
 const MOST_HOPS: usize = 10;
 
@@ -224,6 +211,8 @@ impl<'a> Http<'a> {
         match request.payload {
             Payload::Get => {
                 let asked = builder.body(()).map_err(|error| fail(error.into()))?;
+                let asked = self.agent.configure_request(asked);
+                let asked = asked.timeout_per_read(Some(agent::SILENCE)).build();
                 self.agent.run(asked).map_err(fail)
             }
             Payload::Json(value) => {
@@ -238,7 +227,7 @@ impl<'a> Http<'a> {
                 let mut reader = form.open(self.ctx)?;
                 let asked = builder
                     .method("POST")
-                    .header(header::CONTENT_TYPE, form.content_type())
+                    .header(header::CONTENT_TYPE, Form::content_type())
                     .header(header::CONTENT_LENGTH, reader.len())
                     .body(SendBody::from_reader(&mut reader))
                     .map_err(|error| fail(error.into()))?;

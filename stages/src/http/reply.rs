@@ -72,6 +72,24 @@ impl Reply {
         self.text.clone().unwrap_or_default()
     }
 
+    /// The whole body as text, at most `most` bytes of it; an error when it breaks off.
+    pub(crate) fn text_of(&mut self, most: u64) -> Result<String, HttpError> {
+        if self.text.is_none() {
+            let mut bytes = Vec::new();
+            if let Some(body) = self.body.take() {
+                let mut reader = body.into_reader().take(most);
+                reader
+                    .read_to_end(&mut bytes)
+                    .map_err(|error| HttpError::Unreachable {
+                        url: shown(&self.url),
+                        cause: error.to_string(),
+                    })?;
+            }
+            self.text = Some(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        Ok(self.text.clone().unwrap_or_default())
+    }
+
     /// The body as a stream, with no limit.
     pub(crate) fn into_reader(mut self) -> Box<dyn Read> {
         match self.body.take() {

@@ -79,7 +79,9 @@ impl Say {
                 .ok()
         });
         match start {
-            Some(start) if start >= bytes.len() => Self::new(416, ""),
+            Some(start) if start >= bytes.len() => {
+                Self::new(416, "").with("Content-Range", format!("bytes */{}", bytes.len()))
+            }
             Some(start) => Self::new(206, &bytes[start..]).with(
                 "Content-Range",
                 format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()),
@@ -208,7 +210,7 @@ pub(crate) fn hasty() -> Patience {
         attempts: 3,
         first: Duration::from_millis(1),
         most: Duration::from_millis(2),
-        longest: Duration::from_secs(60),
+        longest: Duration::from_mins(1),
     }
 }
 

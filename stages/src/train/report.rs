@@ -1,52 +1,78 @@
-//! What train leaves beside the adapter: the loss curves as data.
+//! What train leaves beside the adapter: the loss curves as data, and its figures.
 //!
 //! Promises: no time, host or path in it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
+use qlora::train::TrainReport;
 use serde_json::json;
 
-use crate::contract::StageError;
+use crate::contract::{Context, Outcome, StageError};
 
-/// The curves, filled while training goes.
-#[derive(Default, Serialize)]
-pub(super) struct Curves {
-    /// `[step, loss]`, the mean cross-entropy over the step's labelled tokens.
-    pub(super) train_loss: Vec<(u64, f64)>,
-    /// `[step, loss]` on the held-out rows.
-    pub(super) val_loss: Vec<(u64, f64)>,
-    /// `[step, learning rate]`.
-    pub(super) learning_rate: Vec<(u64, f64)>,
-    /// `[step, norm]` of all adapter gradients before clipping.
-    pub(super) grad_norm: Vec<(u64, f64)>,
+/// Steps averaged for the final training loss.
+const LAST_STEPS: usize = 10;
+
+/// Writes `report.json` and sums the run up. `rows` counts training and held-out rows.
+pub(super) fn write(
+    output: &Path,
+    done: &TrainReport,
+    rows: (usize, usize),
+    ctx: &Context<'_>,
+) -> Result<Outcome, StageError> {
+    let total =
+        |count: fn(&qlora::train::StepRecord) -> u64| done.steps.iter().map(count).sum::<u64>();
+    let (tokens, separate) = (
+        total(|step| step.tokens),
+        total(|step| step.separate_tokens),
+    );
+    let report = json!({
+        "rows": { "train": rows.0, "val": rows.1 },
+        "tokens": { "computed": tokens, "without_sharing": separate, "labels": total(|step| step.labels) },
+        "returned_step": done.returned_step,
+        "best": done.best,
+        "steps": done.steps,
+        "validations": done.validations,
+    });
+    let mut text = serde_json::to_string_pretty(&report).expect("a report serialises");
+    text.push('\n');
+    let path = output.join("report.json");
+    std::fs::write(&path, text).map_err(|error| StageError::io(&path, &error))?;
+
+    let mut metrics = BTreeMap::new();
+    let last: Vec<f64> = done
+        .steps
+        .iter()
+        .rev()
+        .take(LAST_STEPS)
+        .map(|step| step.loss)
+        .collect();
+    let train_loss = last.iter().sum::<f64>() / last.len().max(1) as f64;
+    metrics.insert("train_loss".to_owned(), train_loss);
+    metrics.insert("steps".to_owned(), done.steps.len() as f64);
+    if let Some(val) = done.validations.last() {
+        metrics.insert("val_loss".to_owned(), val.loss);
+        warn_overfit(train_loss, val.loss, done, ctx);
+    }
+    let notes = vec![format!(
+        "{} steps, {tokens} tokens computed ({separate} without the shared prefix)",
+        done.steps.len()
+    )];
+    Ok(Outcome {
+        metrics,
+        notes,
+        pin: None,
+    })
 }
 
-impl Curves {
-    /// The held-out loss where it was least.
-    pub(super) fn best_val(&self) -> Option<(u64, f64)> {
-        self.val_loss.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))
-    }
-
-    /// Whether the held-out loss has left the training loss behind: the plan's sign of
-    /// overfitting (0.1 against 0.8).
-    pub(super) fn overfit(&self) -> Option<(f64, f64)> {
-        let last = self.val_loss.last()?.1;
-        let recent: Vec<f64> = self.train_loss.iter().rev().take(10).map(|point| point.1).collect();
-        let train = recent.iter().sum::<f64>() / recent.len().max(1) as f64;
-        let best = self.best_val()?.1;
-        (last > 2.5 * train && last > 1.1 * best).then_some((train, last))
-    }
-
-    /// Writes `report.json`.
-    pub(super) fn write(&self, path: &Path, rows: (usize, usize), tokens: &serde_json::Value) -> Result<(), StageError> {
-        let report = json!({
-            "rows": { "train": rows.0, "val": rows.1 },
-            "tokens": tokens,
-            "curves": self,
-        });
-        let mut text = serde_json::to_string_pretty(&report).expect("curves serialise");
-        text.push('\n');
-        std::fs::write(path, text).map_err(|error| StageError::io(path, &error))
+/// The plan's sign of overfitting: a held-out loss that rises while the training loss is
+/// far below it.
+fn warn_overfit(train: f64, val: f64, done: &TrainReport, ctx: &Context<'_>) {
+    let best = done.best.as_ref().map_or(val, |best| best.loss);
+    if val > 1.15 * best && val > 4.0 * train {
+        ctx.warn(
+            "train::overfit",
+            format!("held-out loss {val:.2} has risen from {best:.2} while training loss is {train:.2}: fewer epochs, a lower rate, or more varied rows"),
+        );
     }
 }

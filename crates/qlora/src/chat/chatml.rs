@@ -21,7 +21,7 @@ pub(super) struct ChatMl {
 
 impl ChatMl {
     /// This form, if `template` renders every probe as it would.
-    pub(super) fn recognise(template: &Template, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+    pub(super) fn recognise(template: &Template, tokenizer: &Tokenizer) -> Option<Self> {
         let special = |text: &str| {
             tokenizer
                 .specials()
@@ -29,33 +29,31 @@ impl ChatMl {
                 .find(|(name, _)| name == text)
                 .map(|(_, id)| *id)
         };
-        let (Some(start), Some(end)) = (special(START), special(END)) else {
-            return Ok(None);
-        };
+        let (start, end) = (special(START)?, special(END)?);
         let system = ChatMessage::new(Role::System, " be  brief ");
-        let mut default_system = None;
-        for (at, (messages, prompt)) in probes().into_iter().enumerate() {
+        let mut before: Option<String> = None;
+        for (messages, prompt) in probes() {
             let mut with_system = vec![system.clone()];
             with_system.extend_from_slice(&messages);
-            if template.render(&with_system, prompt).ok() != Some(text(&with_system, prompt)) {
-                return Ok(None);
+            if template.render(&with_system, prompt).ok()? != text(&with_system, prompt) {
+                return None;
             }
-            let Ok(bare) = template.render(&messages, prompt) else {
-                return Ok(None);
-            };
-            let Some(found) = default_before(&bare, &text(&messages, prompt)) else {
-                return Ok(None);
-            };
-            if at > 0 && found != default_system {
-                return Ok(None);
+            // What a conversation without a system prompt gets in front: nothing, or one system turn.
+            let bare = template.render(&messages, prompt).ok()?;
+            let found = bare.strip_suffix(&text(&messages, prompt))?;
+            if found != before.get_or_insert_with(|| found.to_string()) {
+                return None;
             }
-            default_system = found;
         }
-        Ok(Some(Self {
+        let default_system = match before?.as_str() {
+            "" => None,
+            turn => Some(only_system_turn(turn)?.to_string()),
+        };
+        Some(Self {
             start,
             end,
             default_system,
-        }))
+        })
     }
 
     pub(super) fn end(&self) -> u32 {
@@ -105,14 +103,10 @@ fn text(messages: &[ChatMessage], add_generation_prompt: bool) -> String {
     turns.chain(prompt).collect()
 }
 
-/// What stands before `plain` in `rendered`: nothing, or one system turn. None where neither fits.
-fn default_before(rendered: &str, plain: &str) -> Option<Option<String>> {
-    let before = rendered.strip_suffix(plain)?;
-    if before.is_empty() {
-        return Some(None);
-    }
-    let inner = before
+/// The content of `turn`, where it is one system turn and no more.
+fn only_system_turn(turn: &str) -> Option<&str> {
+    let content = turn
         .strip_prefix(&format!("{START}system\n"))?
         .strip_suffix(&format!("{END}\n"))?;
-    (!inner.contains(START)).then(|| Some(inner.to_string()))
+    (!content.contains(START)).then_some(content)
 }

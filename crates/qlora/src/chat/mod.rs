@@ -88,7 +88,7 @@ impl ChatTemplate {
     /// Chooses the form by what the template does to a few probe conversations, not by its text.
     pub fn new(tokenizer: Arc<Tokenizer>, source: &TemplateSource) -> Result<Self> {
         let template = jinja::Template::new(&source.text, &tokenizer)?;
-        let form = if let Some(form) = ChatMl::recognise(&template, &tokenizer)? {
+        let form = if let Some(form) = ChatMl::recognise(&template, &tokenizer) {
             Form::ChatMl(form)
         } else if let Some(form) = MistralV1::recognise(&template, &tokenizer)? {
             Form::MistralV1(form)

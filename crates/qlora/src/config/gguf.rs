@@ -107,7 +107,7 @@ fn refuse_unknown(gguf: &Gguf, name: &str) -> Result<()> {
 }
 
 fn head_dim(gguf: &Gguf, name: &str, hidden: usize, heads: usize) -> Result<usize> {
-    let plain = if heads > 0 { hidden / heads } else { 0 };
+    let plain = hidden.checked_div(heads).unwrap_or(0);
     let head_dim = optional_size(gguf, name, "attention.key_length")?.unwrap_or(plain);
     for key in ["attention.value_length", "rope.dimension_count"] {
         match optional_size(gguf, name, key)? {

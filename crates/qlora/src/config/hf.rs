@@ -2,124 +2,16 @@
 //!
 //! A key is read, known to leave the maths alone, or refused by name: never ignored because unknown.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::hf_keys::Keys;
 use super::{Architecture, ModelConfig};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
-/// Keys that say nothing about the forward pass (bookkeeping, generation defaults, training defaults).
-const NEUTRAL: &[&str] = &[
-    "architectures",
-    "attn_implementation",
-    "auto_map",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "cache_implementation",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "initializer_range",
-    "is_decoder",
-    "is_llama_config",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "model_type",
-    "name_or_path",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tf_legacy_loss",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torchscript",
-    "transformers.js_config",
-    "transformers_version",
-    "typical_p",
-    "unsloth_fixed",
-    "unsloth_version",
-    "use_bfloat16",
-    "use_cache",
-];
-
-/// Keys that are read below.
-const READ: &[&str] = &[
-    "bos_token_id",
-    "dtype",
-    "eos_token_id",
-    "head_dim",
-    "hidden_act",
-    "hidden_size",
-    "intermediate_size",
-    "layer_types",
-    "max_position_embeddings",
-    "max_window_layers",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "quantization_config",
-    "rms_norm_eps",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "sliding_window",
-    "tie_word_embeddings",
-    "torch_dtype",
-    "use_sliding_window",
-    "vocab_size",
-];
-
-/// Keys that must hold this value, which leaves the maths as it is here.
-fn required(key: &str) -> Option<Value> {
-    Some(match key {
-        "attention_bias"
-        | "mlp_bias"
-        | "rope_interleaved"
-        | "add_cross_attention"
-        | "is_encoder_decoder"
-        | "tie_encoder_decoder"
-        | "cross_attention_hidden_size"
-        | "use_qk_norm" => Value::Bool(false),
-        "pretraining_tp" => 1.into(),
-        "attention_dropout" | "chunk_size_feed_forward" => 0.0.into(),
-        "pruned_heads" => Value::Object(Map::new()),
-        "partial_rotary_factor" => 1.0.into(),
-        _ => return None,
-    })
-}
-
 /// Reads the text of a `config.json`.
 pub(crate) fn from_hf(root: &Value) -> Result<ModelConfig> {
-    let keys = Keys {
-        map: root
-            .as_object()
-            .ok_or_else(|| Error::unsupported("config.json", root, "it must be an object"))?,
-    };
+    let keys = Keys::new(root)?;
     let architecture = architecture(&keys)?;
     keys.refuse_unknown()?;
     keys.expect_silu()?;
@@ -129,7 +21,7 @@ pub(crate) fn from_hf(root: &Value) -> Result<ModelConfig> {
     let kv_heads = match (keys.optional_size("num_key_value_heads")?, architecture) {
         (Some(kv_heads), _) => kv_heads,
         (None, Architecture::Llama) => heads,
-        (None, _) => return Err(keys.missing("num_key_value_heads")),
+        (None, _) => return Err(Keys::missing("num_key_value_heads")),
     };
     let head_dim = match keys.optional_size("head_dim")? {
         Some(head_dim) => head_dim,
@@ -266,7 +158,7 @@ fn sliding_window(keys: &Keys, architecture: Architecture) -> Result<Option<usiz
             None => None,
         },
         // An absent key means transformers' class default; a null means none.
-        Architecture::Mistral if !keys.map.contains_key("sliding_window") => Some(4096),
+        Architecture::Mistral if !keys.names("sliding_window") => Some(4096),
         Architecture::Mistral => window,
         Architecture::Qwen2 => {
             if keys.flag("use_sliding_window")? == Some(true) {
@@ -332,103 +224,5 @@ fn check_quantization(keys: &Keys) -> Result<()> {
             other.unwrap_or("fp4"),
             mend,
         )),
-    }
-}
-
-/// The keys of a config; a null counts as absent.
-struct Keys<'a> {
-    map: &'a Map<String, Value>,
-}
-
-impl Keys<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    fn missing(&self, key: &str) -> Error {
-        Error::unsupported(
-            key,
-            "absent",
-            "the model's config.json lacks it: fetch it again",
-        )
-    }
-
-    fn refuse_unknown(&self) -> Result<()> {
-        for (key, value) in self.map.iter().filter(|(_, value)| !value.is_null()) {
-            if key.starts_with('_')
-                || NEUTRAL.contains(&key.as_str())
-                || READ.contains(&key.as_str())
-            {
-                continue;
-            }
-            let same = |wanted: &Value| match (wanted.as_f64(), value.as_f64()) {
-                (Some(wanted), Some(value)) => wanted == value,
-                _ => wanted == value,
-            };
-            match required(key) {
-                Some(wanted) if same(&wanted) => {}
-                Some(wanted) => {
-                    return Err(Error::unsupported(
-                        key,
-                        value,
-                        format!("use a model where `{key}` is {wanted}"),
-                    ));
-                }
-                None => {
-                    return Err(Error::unsupported(
-                        key,
-                        value,
-                        "it may change what the model computes and is not known here: use another model, or report it",
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn expect_silu(&self) -> Result<()> {
-        match self.get("hidden_act").map(|value| value.as_str()) {
-            None | Some(Some("silu" | "swish")) => Ok(()),
-            Some(other) => Err(Error::unsupported(
-                "hidden_act",
-                other.unwrap_or("not a name"),
-                "use a model with silu",
-            )),
-        }
-    }
-
-    fn optional_size(&self, key: &str) -> Result<Option<usize>> {
-        self.get(key)
-            .map(|value| {
-                value
-                    .as_u64()
-                    .and_then(|size| usize::try_from(size).ok())
-                    .ok_or_else(|| Error::unsupported(key, value, "it must be a whole number"))
-            })
-            .transpose()
-    }
-
-    fn size(&self, key: &str) -> Result<usize> {
-        self.optional_size(key)?.ok_or_else(|| self.missing(key))
-    }
-
-    fn optional_number(&self, key: &str) -> Result<Option<f64>> {
-        self.get(key)
-            .map(|value| {
-                value
-                    .as_f64()
-                    .ok_or_else(|| Error::unsupported(key, value, "it must be a number"))
-            })
-            .transpose()
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>> {
-        self.get(key)
-            .map(|value| {
-                value
-                    .as_bool()
-                    .ok_or_else(|| Error::unsupported(key, value, "it must be true or false"))
-            })
-            .transpose()
     }
 }

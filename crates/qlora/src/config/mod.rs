@@ -5,6 +5,7 @@
 
 mod gguf;
 mod hf;
+mod hf_keys;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
@@ -108,14 +109,14 @@ impl ModelConfig {
         if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::unsupported(key, value, broken));
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(Error::shape(
                 "`num_attention_heads`",
                 format!("a multiple of {}", self.kv_heads),
                 self.heads,
             ));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(Error::unsupported(
                 "head_dim",
                 self.head_dim,

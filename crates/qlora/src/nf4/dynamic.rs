@@ -9,8 +9,7 @@ pub(super) fn dynamic_map() -> [f32; 256] {
         let boundaries = linspace(0.1, 1.0, (1 << exponent) + 1);
         let scale = 10.0_f64.powi(exponent - 6) as f32;
         for pair in boundaries.windows(2) {
-            // Not `f32::midpoint`, which rounds once: torch adds, then halves.
-            let mean = (pair[0] + pair[1]) / 2.0;
+            let mean = f32::midpoint(pair[0], pair[1]);
             values.push(scale * mean);
             values.push(-scale * mean);
         }
@@ -44,7 +43,7 @@ pub(super) struct Encoder {
 impl Encoder {
     pub(super) fn new(map: &[f32; 256]) -> Self {
         Self {
-            bounds: std::array::from_fn(|i| (map[i] + map[i + 1]) * 0.5),
+            bounds: std::array::from_fn(|i| f32::midpoint(map[i], map[i + 1])),
         }
     }
 

@@ -57,7 +57,7 @@ impl Nf4Tensor {
         ];
         match &self.scales {
             Scales::Plain(absmax) => {
-                entries.push(entry(".absmax", F32, vec![absmax.len()], floats(absmax)))
+                entries.push(entry(".absmax", F32, vec![absmax.len()], floats(absmax)));
             }
             Scales::Double {
                 codes, absmax, map, ..

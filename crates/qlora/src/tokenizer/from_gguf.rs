@@ -12,7 +12,7 @@ use crate::weights::gguf::{self, Gguf};
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// GPT-2's own pattern, which the byte-level step applies by itself.
+/// The pattern of Llama 3 (GPT-2's own is part of the byte-level step); Qwen2's has one digit for three.
 const CL100K: &str = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| \
                       ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
@@ -48,13 +48,15 @@ impl<'a> Vocab<'a> {
         let types = gguf
             .get("tokenizer.ggml.token_type")
             .and_then(gguf::Value::as_array)
-            .map(|types| {
-                types
-                    .iter()
-                    .map(|kind| kind.as_f64().unwrap_or(1.0) as i64)
-                    .collect()
-            })
-            .unwrap_or_else(|| vec![1; tokens.len()]);
+            .map_or_else(
+                || vec![1; tokens.len()],
+                |types| {
+                    types
+                        .iter()
+                        .map(|kind| kind.as_f64().unwrap_or(1.0) as i64)
+                        .collect()
+                },
+            );
         if types.len() != tokens.len() {
             return Err(Error::shape(
                 "`tokenizer.ggml.token_type`",
@@ -67,19 +69,15 @@ impl<'a> Vocab<'a> {
 
     /// Control tokens are special; user-defined ones are whole words of ordinary text.
     fn added_tokens(&self) -> Value {
-        let added =
-            self.tokens
-                .iter()
-                .zip(&self.types)
-                .enumerate()
-                .filter_map(|(id, (content, kind))| {
-                    matches!(*kind, CONTROL | USER_DEFINED).then(|| {
+        let added = self.tokens.iter().zip(&self.types).enumerate();
+        let added = added
+            .filter(|(_, (_, kind))| matches!(**kind, CONTROL | USER_DEFINED))
+            .map(|(id, (content, kind))| {
                 json!({
                     "id": id, "content": content, "special": *kind == CONTROL,
                     "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
                 })
-            })
-                });
+            });
         added.collect()
     }
 

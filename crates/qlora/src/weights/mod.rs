@@ -7,6 +7,7 @@ pub(crate) mod gguf;
 mod mapped;
 mod place;
 pub(crate) mod shards;
+mod side_files;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -143,6 +144,16 @@ impl ModelFiles {
         match &self.source {
             Source::Gguf { gguf, .. } => Tokenizer::from_gguf(gguf),
             Source::Safetensors { .. } => Tokenizer::from_folder(&self.path),
+        }
+    }
+
+    /// The files that go beside an adapter so that others tokenize as we did: name and bytes.
+    pub fn tokenizer_files(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        match &self.source {
+            Source::Gguf { gguf, .. } => {
+                side_files::generated(&self.tokenizer()?, gguf.text("tokenizer.chat_template"))
+            }
+            Source::Safetensors { .. } => side_files::copied(&self.path),
         }
     }
 

@@ -77,7 +77,7 @@ impl Shard {
         };
         let cols = info.shape.last().copied().unwrap_or(1);
         let values = dtype.decode(bytes);
-        let rows = if cols == 0 { 0 } else { values.len() / cols };
+        let rows = values.len().checked_div(cols).unwrap_or(0);
         Ok(Some(Matrix::new(rows, cols, values)))
     }
 

@@ -25,9 +25,10 @@ pub(super) fn choose(
     listing: &Listing,
     repository: &Repository,
 ) -> Result<Vec<Remote>, FetchError> {
-    let chosen = match repository.files.is_empty() {
-        true => usual(listing, repository)?,
-        false => asked(listing, repository)?,
+    let chosen = if repository.files.is_empty() {
+        usual(listing, repository)?
+    } else {
+        asked(listing, repository)?
     };
     let unknown = repository
         .sha256

@@ -107,9 +107,10 @@ fn offline(
         what: format!("{}@{revision}", repository.id),
         mend: mend.to_owned(),
     };
-    let commit = match is_commit(revision) {
-        true => Some(revision.to_owned()),
-        false => cache.commit(revision),
+    let commit = if is_commit(revision) {
+        Some(revision.to_owned())
+    } else {
+        cache.commit(revision)
     };
     let commit = commit
         .ok_or_else(|| missing("run once with the network; the hub cache has no such revision"))?;

@@ -179,6 +179,17 @@ fn a_busy_server_is_asked_again() {
 }
 
 #[test]
+fn a_server_that_asks_for_a_day_is_not_waited_for() {
+    let server = TestServer::new(|_| Say::new(503, "later").with("Retry-After", "86400"));
+    let error = run(&Bench::new(), given(&server, b"x"), &[]).expect_err("503");
+    assert_eq!(
+        (error.code.as_str(), error.retryable),
+        ("net::status", true)
+    );
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[test]
 fn a_server_that_stays_broken_is_given_up() {
     let server = TestServer::new(|_| Say::new(500, "out of order\nmore"));
     let bench = Bench::new();

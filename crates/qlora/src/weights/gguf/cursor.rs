@@ -24,11 +24,6 @@ impl<'a> Cursor<'a> {
         self.at
     }
 
-    /// How many bytes are left: the bound of any honest count.
-    pub(super) fn left(&self) -> usize {
-        self.bytes.len() - self.at
-    }
-
     pub(super) fn broken(&self, what: impl Into<String>) -> Error {
         Error::format(
             self.path,

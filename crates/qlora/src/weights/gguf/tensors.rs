@@ -104,7 +104,7 @@ impl TensorInfo {
         let values = shape
             .iter()
             .try_fold(1_usize, |product, side| product.checked_mul(*side));
-        match values.filter(|_| shape[shape.len() - 1] % block == 0) {
+        match values.filter(|values| *values > 0 && shape[shape.len() - 1] % block == 0) {
             Some(values) => Ok(Self {
                 shape,
                 kind,

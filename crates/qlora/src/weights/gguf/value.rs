@@ -52,8 +52,8 @@ impl Value {
         }
         let kind = cursor.u32()?;
         let count = usize::try_from(cursor.u64()?).unwrap_or(usize::MAX);
-        // Every element takes at least one byte, so a count beyond the file fails before it allocates.
-        let mut values = Vec::with_capacity(count.min(cursor.left()));
+        // A count is a claim: room is made for a large vocabulary, more only as elements come.
+        let mut values = Vec::with_capacity(count.min(1 << 18));
         for _ in 0..count {
             values.push(Self::read_kind(cursor, kind, depth + 1)?);
         }

@@ -1,0 +1,169 @@
+//! Trees out of the store: as links for programs that only read, or as files of their own.
+//!
+//! Promises: `materialise` builds aside and swaps the whole in, so a reader of the place sees the
+//! old tree or the new one, and a killed process leaves one of the two. The files are the
+//! reader's own (reflink or copy, never a hard link): writing to them harms no blob.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::Digest;
+use crate::error::Error;
+use crate::stat::Stat;
+use crate::store::{Condition, Store};
+use crate::tree::Tree;
+
+impl Store {
+    /// Lays `tree` out at `dest` as links to blobs: a file named `dest`, or a folder. Nothing may
+    /// stand there. Executable files are copied, for blobs carry no such bit.
+    pub fn view(&self, tree: &Tree, dest: &Path) -> Result<(), Error> {
+        self.lay_out(tree, dest, |executable, digest, place| {
+            if executable {
+                return self.copy_out(digest, place, 0o555);
+            }
+            symlink(self.blob_path(digest), place).map_err(Error::io("link", place))
+        })
+    }
+
+    /// Lays `tree` out at `dest` as files of their own, in place of whatever stands there.
+    pub fn materialise(&self, tree: &Tree, dest: &Path) -> Result<(), Error> {
+        let dest = std::path::absolute(dest).map_err(Error::io("write", dest))?;
+        let folder = dest
+            .parent()
+            .ok_or_else(|| Error::Special { path: dest.clone() })?;
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let aside = aside_path(folder, &dest);
+        sweep_asides(folder, &dest);
+        let laid = self.lay_out(tree, &aside, |executable, digest, place| {
+            self.copy_out(digest, place, if executable { 0o755 } else { 0o644 })
+        });
+        let swapped = laid.and_then(|()| swap(&aside, &dest));
+        remove(&aside);
+        swapped?;
+        self.remember_laid_out(tree, &dest);
+        Ok(())
+    }
+
+    /// Lays `tree` out at `dest` as files of their own, for a program that may write to them.
+    /// Nothing may stand there, and nothing is remembered of it.
+    pub fn lay_out_copy(&self, tree: &Tree, dest: &Path) -> Result<(), Error> {
+        self.lay_out(tree, dest, |executable, digest, place| {
+            self.copy_out(digest, place, if executable { 0o755 } else { 0o644 })
+        })
+    }
+
+    fn lay_out(
+        &self,
+        tree: &Tree,
+        dest: &Path,
+        place_one: impl Fn(bool, &Digest, &Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if tree.is_folder() {
+            fs::create_dir_all(dest).map_err(Error::io("create", dest))?;
+        }
+        for (path, executable, digest, _) in tree.files() {
+            let condition = self.condition(&digest)?;
+            if condition != Condition::Sound {
+                let damaged = condition == Condition::Damaged;
+                return Err(Error::Lacking { digest, damaged });
+            }
+            let place = place_of(dest, path);
+            let folder = place.parent().expect("a file lies in a folder");
+            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            place_one(executable, &digest, &place)?;
+        }
+        Ok(())
+    }
+
+    fn copy_out(&self, digest: &Digest, place: &Path, mode: u32) -> Result<(), Error> {
+        let blob = self.blob_path(digest);
+        let copied = reflink_copy::reflink_or_copy(&blob, place);
+        copied.map_err(Error::io("write", place))?;
+        let permit = fs::set_permissions(place, Permissions::from_mode(0o644));
+        permit.map_err(Error::io("write", place))?;
+        // A moment ago, so that any write from now on moves the stamp, even within one clock tick,
+        // and the file can be remembered by its stat at once.
+        let stamp = SystemTime::now() - Duration::from_secs(2);
+        let stamped = File::options().write(true).open(place);
+        let stamped = stamped.and_then(|file| file.set_modified(stamp));
+        stamped.map_err(Error::io("write", place))?;
+        fs::set_permissions(place, Permissions::from_mode(mode)).map_err(Error::io("write", place))
+    }
+
+    fn remember_laid_out(&self, tree: &Tree, dest: &Path) {
+        for (path, _, digest, _) in tree.files() {
+            let place = place_of(dest, path);
+            if let Ok(meta) = fs::symlink_metadata(&place) {
+                self.memo().remember_path(&place, Stat::of(&meta), digest);
+            }
+        }
+    }
+}
+
+/// Where the file `path` of a tree lies; a single file has the empty path.
+pub(crate) fn place_of(dest: &Path, path: &str) -> PathBuf {
+    if path.is_empty() {
+        dest.to_owned()
+    } else {
+        dest.join(path)
+    }
+}
+
+fn aside_prefix(dest: &Path) -> String {
+    let name = dest.file_name().unwrap_or_default().to_string_lossy();
+    format!(".{name}.aside-")
+}
+
+fn aside_path(folder: &Path, dest: &Path) -> PathBuf {
+    folder.join(format!("{}{}", aside_prefix(dest), std::process::id()))
+}
+
+/// Removes what killed processes left beside `dest`, and our own.
+fn sweep_asides(folder: &Path, dest: &Path) {
+    let prefix = aside_prefix(dest);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else {
+            continue;
+        };
+        if !pid.parse().is_ok_and(alive) {
+            remove(&entry.path());
+        }
+    }
+}
+
+fn alive(pid: i32) -> bool {
+    pid != std::process::id() as i32
+        && rustix::process::Pid::from_raw(pid).is_some_and(|pid| {
+            // Somebody else's process may not be signalled, but it is there.
+            rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+        })
+}
+
+/// Puts `aside` at `dest` in one step; what stood there is at `aside` afterwards, or gone.
+fn swap(aside: &Path, dest: &Path) -> Result<(), Error> {
+    if dest.symlink_metadata().is_err() {
+        return fs::rename(aside, dest).map_err(Error::io("write", dest));
+    }
+    match renameat_with(CWD, aside, CWD, dest, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+            // A file system without the exchange: two steps, and the next run mends the middle.
+            remove(dest);
+            fs::rename(aside, dest).map_err(Error::io("write", dest))
+        }
+        Err(error) => Err(Error::io("write", dest)(error.into())),
+    }
+}
+
+fn remove(path: &Path) {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => drop(fs::remove_dir_all(path)),
+        Ok(_) => drop(fs::remove_file(path)),
+        Err(_) => {}
+    }
+}

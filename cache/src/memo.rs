@@ -1,0 +1,233 @@
+//! The stat memo: digests remembered by size, mtime, ctime and inode, for local files by path and
+//! for blobs by digest.
+//!
+//! Promises: a pure speed-up. The file `index` is appended to, a line an entry, and read with
+//! suspicion: what does not parse is skipped, so a torn write, a lost file or two writers at once
+//! cost a rehash and nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::Digest;
+use crate::stat::Stat;
+
+/// Lines that may be out of date before the file is written anew.
+const SLACK: usize = 1000;
+
+#[derive(Debug)]
+pub(crate) struct Memo {
+    file: PathBuf,
+    blobs: BTreeMap<Digest, Stat>,
+    paths: BTreeMap<String, (Stat, Digest)>,
+    /// Lines not yet written.
+    pending: String,
+    /// Lines in the file.
+    lines: usize,
+}
+
+impl Memo {
+    pub(crate) fn load(file: PathBuf) -> Self {
+        let mut memo = Self {
+            file,
+            blobs: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            pending: String::new(),
+            lines: 0,
+        };
+        let bytes = fs::read(&memo.file).unwrap_or_default();
+        for line in bytes.split(|byte| *byte == b'\n') {
+            memo.lines += usize::from(!line.is_empty());
+            if let Ok(line) = std::str::from_utf8(line) {
+                memo.read_line(line);
+            }
+        }
+        memo
+    }
+
+    /// The line of a blob is `b DIGEST SIZE MTIME CTIME INODE ;`; that of a path has `p` in front
+    /// and the path before the `;`.
+    fn read_line(&mut self, line: &str) -> Option<()> {
+        let mut words = line.strip_suffix(" ;")?.splitn(7, ' ');
+        let kind = words.next()?;
+        let digest = words.next()?.parse().ok()?;
+        let stat = Stat {
+            size: words.next()?.parse().ok()?,
+            mtime: words.next()?.parse().ok()?,
+            ctime: words.next()?.parse().ok()?,
+            inode: words.next()?.parse().ok()?,
+        };
+        match (kind, words.next()) {
+            ("b", None) => {
+                self.blobs.insert(digest, stat);
+            }
+            ("p", Some(path)) => {
+                self.paths.insert(path.to_owned(), (stat, digest));
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    pub(crate) fn blob(&self, digest: &Digest) -> Option<Stat> {
+        self.blobs.get(digest).copied()
+    }
+
+    pub(crate) fn remember_blob(&mut self, digest: Digest, stat: Stat) {
+        self.blobs.insert(digest, stat);
+        write_blob(&mut self.pending, &digest, &stat);
+    }
+
+    pub(crate) fn forget_blob(&mut self, digest: &Digest) {
+        self.blobs.remove(digest);
+    }
+
+    /// The digest of `path`, if it was hashed while it had this very stat.
+    pub(crate) fn path(&self, path: &Path, stat: &Stat) -> Option<Digest> {
+        let (known, digest) = self.paths.get(path.to_str()?)?;
+        (known == stat).then_some(*digest)
+    }
+
+    /// The caller has made sure that the stat is not racy.
+    pub(crate) fn remember_path(&mut self, path: &Path, stat: Stat, digest: Digest) {
+        let Some(path) = path.to_str().filter(|path| !path.contains('\n')) else {
+            return;
+        };
+        let known = self.paths.insert(path.to_owned(), (stat, digest));
+        if known != Some((stat, digest)) {
+            write_path(&mut self.pending, path, &stat, &digest);
+        }
+    }
+
+    /// Writes what is new. Two processes may do so at once: each write is one append.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if self.lines > 2 * (self.blobs.len() + self.paths.len()) + SLACK {
+            return self.rewrite();
+        }
+        // A line feed first: a line that a killed process left unfinished ends there.
+        let text = format!("\n{}", std::mem::take(&mut self.pending));
+        self.lines += text.lines().count();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.file)?;
+        file.write_all(text.as_bytes())
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        self.paths.retain(|path, _| Path::new(path).exists());
+        let mut text = String::new();
+        for (digest, stat) in &self.blobs {
+            write_blob(&mut text, digest, stat);
+        }
+        for (path, (stat, digest)) in &self.paths {
+            write_path(&mut text, path, stat, digest);
+        }
+        let aside = self
+            .file
+            .with_extension(format!("{}.aside", std::process::id()));
+        fs::write(&aside, &text)?;
+        fs::rename(&aside, &self.file)?;
+        self.lines = self.blobs.len() + self.paths.len();
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+fn write_blob(text: &mut String, digest: &Digest, stat: &Stat) {
+    let Stat {
+        size,
+        mtime,
+        ctime,
+        inode,
+    } = stat;
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "b {digest} {size} {mtime} {ctime} {inode} ;");
+}
+
+fn write_path(text: &mut String, path: &str, stat: &Stat, digest: &Digest) {
+    let Stat {
+        size,
+        mtime,
+        ctime,
+        inode,
+    } = stat;
+    let _ = writeln!(text, "p {digest} {size} {mtime} {ctime} {inode} {path} ;");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(size: u64) -> Stat {
+        Stat {
+            size,
+            mtime: -3,
+            ctime: 4,
+            inode: 5,
+        }
+    }
+
+    #[test]
+    fn entries_come_back_and_the_last_one_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("index");
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        let odd = Path::new("/a path/with ; in it");
+        let mut memo = Memo::load(file.clone());
+        memo.remember_blob(one, stat(1));
+        memo.remember_path(odd, stat(1), one);
+        memo.flush().unwrap();
+        memo.remember_path(odd, stat(2), two);
+        memo.flush().unwrap();
+
+        let memo = Memo::load(file);
+        assert_eq!(memo.blob(&one), Some(stat(1)));
+        assert_eq!(memo.blob(&two), None);
+        assert_eq!(memo.path(odd, &stat(2)), Some(two));
+        assert_eq!(memo.path(odd, &stat(1)), None);
+    }
+
+    #[test]
+    fn a_torn_line_costs_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("index");
+        let mut memo = Memo::load(file.clone());
+        memo.remember_path(Path::new("/a"), stat(123), Digest::of(b"a"));
+        memo.flush().unwrap();
+        let whole = fs::read(&file).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).unwrap();
+            let mut memo = Memo::load(file.clone());
+            let known = memo.path(Path::new("/a"), &stat(123));
+            assert!(known.is_none() || known == Some(Digest::of(b"a")));
+            memo.remember_blob(Digest::of(b"b"), stat(1));
+            memo.flush().unwrap();
+            let memo = Memo::load(file.clone());
+            assert_eq!(
+                memo.blob(&Digest::of(b"b")),
+                Some(stat(1)),
+                "cut at {length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_of_old_lines_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("index");
+        let mut memo = Memo::load(file.clone());
+        for size in 0..2000 {
+            memo.remember_blob(Digest::of(b"x"), stat(size));
+            memo.flush().unwrap();
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.lines().count() < 2100);
+        assert_eq!(Memo::load(file).blob(&Digest::of(b"x")), Some(stat(1999)));
+    }
+}

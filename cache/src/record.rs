@@ -1,0 +1,174 @@
+//! Records: which key made which outputs, with the parts of the key.
+//!
+//! Promises: a record names only blobs that were durable before it; one key may own several
+//! results; a record that does not rehash to its key is not believed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::store::{Condition, Store};
+use crate::{Digest, KeyParts, Tree};
+
+/// One result of one key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The digest of `parts`.
+    pub key: Digest,
+    /// What the key is made of.
+    pub parts: KeyParts,
+    /// Output name -> what it holds.
+    pub outputs: BTreeMap<String, Tree>,
+    /// What the maker found out beside its files; the store does not look into it.
+    pub outcome: serde_json::Value,
+    /// When, where and how long.
+    pub made: Made,
+}
+
+/// The circumstances of a result, in no key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// How long it took, milliseconds.
+    pub millis: u64,
+    /// Host name.
+    pub host: String,
+    /// Program and version.
+    pub program: String,
+}
+
+/// Something that a record names and the store has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// Output name.
+    pub product: String,
+    /// File below a folder, or empty.
+    pub path: String,
+    /// The blob.
+    pub digest: Digest,
+    /// What is the matter.
+    pub cause: LackCause,
+}
+
+/// What is the matter with a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LackCause {
+    /// It is not there.
+    Missing,
+    /// Its bytes changed; it was put in quarantine.
+    Damaged,
+}
+
+impl Record {
+    /// The digest of the outputs: tells the results of one key apart.
+    pub fn result(&self) -> Digest {
+        let mut parts = KeyParts::new();
+        for (name, tree) in &self.outputs {
+            parts.push(name, tree.digest().hex());
+        }
+        parts.digest()
+    }
+
+    /// Whether the key is that of the parts.
+    pub(crate) fn rehashes(&self) -> bool {
+        self.parts.digest() == self.key
+    }
+}
+
+impl Store {
+    /// Makes a result exist. Every blob of its outputs must be in the store. A record of the same
+    /// key and outputs is replaced.
+    pub fn commit(&self, record: &Record) -> Result<(), Error> {
+        debug_assert!(record.rehashes(), "bug: the key is not that of the parts");
+        self.sync_folders()?;
+        let place = self.record_path(&record.key, &record.result());
+        let folder = place.parent().expect("a record lies in a folder");
+        self.make_folder(folder.parent().expect("a key lies in a shard"))?;
+        self.make_folder(folder)?;
+        let mut text = serde_json::to_vec(record).expect("a record is plain data");
+        text.push(b'\n');
+        self.aside()?.write(&text, &place)?;
+        self.sync_folders()?;
+        // The result exists; forgetting a hash is no failure.
+        let _ = self.flush();
+        Ok(())
+    }
+
+    /// The results of `key`, by result digest. Files that are no record of this key are skipped
+    /// ([`Store::verify`] puts them in quarantine).
+    pub fn records(&self, key: &Digest) -> Result<Vec<Record>, Error> {
+        let folder = self.key_folder(key);
+        let listing = match fs::read_dir(&folder) {
+            Ok(listing) => listing,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("list", &folder)(error)),
+        };
+        let mut paths: Vec<_> = listing.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        let mut records = Vec::new();
+        for path in paths {
+            let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+            records.extend(parse(&bytes).filter(|record| record.key == *key));
+        }
+        Ok(records)
+    }
+
+    /// Whether a record of this key and result is in the store. Costs one look, no reading.
+    pub fn has_record(&self, key: &Digest, result: &Digest) -> bool {
+        self.record_path(key, result).exists()
+    }
+
+    /// Whether every blob of the record's outputs is in the store, unharmed.
+    pub fn present(&self, record: &Record) -> Result<bool, Error> {
+        for tree in record.outputs.values() {
+            for (_, _, digest, _) in tree.files() {
+                if self.condition(&digest)? != Condition::Sound {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Every blob of the record's outputs that is missing or was damaged.
+    pub fn lacking(&self, record: &Record) -> Result<Vec<Lack>, Error> {
+        let mut lacks = Vec::new();
+        for (product, tree) in &record.outputs {
+            for (path, _, digest, _) in tree.files() {
+                let cause = match self.condition(&digest)? {
+                    Condition::Sound => continue,
+                    Condition::Missing => LackCause::Missing,
+                    Condition::Damaged => LackCause::Damaged,
+                };
+                lacks.push(Lack {
+                    product: product.clone(),
+                    path: path.to_owned(),
+                    digest,
+                    cause,
+                });
+            }
+        }
+        Ok(lacks)
+    }
+
+    pub(crate) fn key_folder(&self, key: &Digest) -> PathBuf {
+        self.root.join("records").join(key.shard()).join(key.hex())
+    }
+
+    fn record_path(&self, key: &Digest, result: &Digest) -> PathBuf {
+        self.key_folder(key).join(format!("{result}.json"))
+    }
+}
+
+/// A record that rehashes to its key and whose paths stay below their folder, or nothing.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Record> {
+    let record: Record = serde_json::from_slice(bytes).ok()?;
+    let below = |path: &str| path.split('/').all(|step| !matches!(step, "" | "." | ".."));
+    let folders = record.outputs.values().filter(|tree| tree.is_folder());
+    let tame = folders.flat_map(Tree::files).all(|(path, ..)| below(path));
+    (tame && record.rehashes()).then_some(record)
+}

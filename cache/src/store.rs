@@ -1,0 +1,261 @@
+//! The store: where things lie, and whether a blob can be believed.
+//!
+//! ```text
+//! HOME/CACHEDIR.TAG  .gitignore  index
+//! HOME/store/blobs/ab/<blake3>            read-only, mtime 1970-01-01T00:00:01Z
+//! HOME/store/records/ab/<key>/<result>.json
+//! HOME/store/tmp  locks  quarantine  in-use
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::aside::{Aside, sync_folder};
+use crate::error::Error;
+use crate::lock::{Holder, KeyLock};
+use crate::memo::Memo;
+use crate::session::{Scratch, Session, sweep};
+use crate::stat::{Stat, blob_time};
+use crate::tree::Tree;
+use crate::{Digest, read};
+
+/// Local inputs above this many bytes are not copied into the store (256 MiB).
+pub const OUTSIDE_ABOVE: u64 = 256 << 20;
+
+/// A store, open for reading and writing. Share it between threads behind an `Arc`.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) home: PathBuf,
+    pub(crate) root: PathBuf,
+    memo: Mutex<Memo>,
+    session: Mutex<Option<Arc<Session>>>,
+    /// Folders with new names that are not durable yet.
+    pub(crate) unsynced: Mutex<BTreeSet<PathBuf>>,
+    /// Shared lock of everybody who has the store open; collecting wants it alone.
+    pub(crate) in_use: File,
+    pub(crate) outside_above: u64,
+}
+
+/// A local input, looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What it holds.
+    pub tree: Tree,
+    /// Where its bytes can be read from now on.
+    pub kept: Kept,
+}
+
+/// Where the bytes of a local input are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// In the store: nobody changes them.
+    Inside,
+    /// Too big to copy: read in place at this absolute path, and looked at again afterwards
+    /// ([`Store::unchanged`]).
+    Outside(PathBuf),
+}
+
+/// Whether the bytes under a blob's name are those of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Sound,
+    Missing,
+    /// Something else stood there; it is in quarantine now.
+    Damaged,
+}
+
+impl Store {
+    /// Opens the store below `home` (`.tunesmith`), making what is not there and sweeping what
+    /// killed processes left.
+    pub fn open(home: &Path) -> Result<Self, Error> {
+        let home = std::path::absolute(home).map_err(Error::io("open", home))?;
+        let root = home.join("store");
+        for name in ["blobs", "records", "tmp", "locks"] {
+            let folder = root.join(name);
+            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        }
+        mark(&home)?;
+        let path = root.join("in-use");
+        let mut options = OpenOptions::new();
+        let in_use = options.write(true).create(true).truncate(false).open(&path);
+        let in_use = in_use.map_err(Error::io("open", &path))?;
+        in_use.lock_shared().map_err(Error::io("lock", &path))?;
+        sweep(&root.join("tmp"))?;
+        Ok(Self {
+            memo: Mutex::new(Memo::load(home.join("index"))),
+            session: Mutex::new(None),
+            unsynced: Mutex::new(BTreeSet::new()),
+            outside_above: OUTSIDE_ABOVE,
+            in_use,
+            home,
+            root,
+        })
+    }
+
+    /// The folder given to [`Store::open`], absolute.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Where the blob `digest` lies, if it is there.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let shard = self.root.join("blobs").join(digest.shard());
+        shard.join(digest.hex())
+    }
+
+    /// An empty folder on the store's file system: [`Store::adopt`] takes its files without
+    /// copying.
+    pub fn scratch(&self) -> Result<Scratch, Error> {
+        self.session()?.scratch()
+    }
+
+    /// Takes the lock of `key`, waiting for another holder. Blocks the thread.
+    pub fn lock(&self, key: &Digest) -> Result<KeyLock, Error> {
+        let held = KeyLock::acquire(&self.lock_path(key), true)?;
+        Ok(held.expect("waiting ends with the lock"))
+    }
+
+    /// Takes the lock of `key` if nobody holds it.
+    pub fn try_lock(&self, key: &Digest) -> Result<Option<KeyLock>, Error> {
+        KeyLock::acquire(&self.lock_path(key), false)
+    }
+
+    /// Who holds the lock of `key`, for telling people; may be out of date.
+    pub fn lock_holder(&self, key: &Digest) -> Option<Holder> {
+        KeyLock::holder(&self.lock_path(key))
+    }
+
+    /// Remembers on disk what was hashed. Called by [`Store::commit`] and on drop; a loss costs a
+    /// rehash.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.memo()
+            .flush()
+            .map_err(Error::io("write", &self.home.join("index")))
+    }
+
+    fn lock_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("locks").join(key.hex())
+    }
+
+    pub(crate) fn memo(&self) -> MutexGuard<'_, Memo> {
+        self.memo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn session(&self) -> Result<Arc<Session>, Error> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*session {
+            return Ok(Arc::clone(session));
+        }
+        let opened = Arc::new(Session::open(&self.root.join("tmp"))?);
+        *session = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    pub(crate) fn aside(&self) -> Result<Aside, Error> {
+        Aside::create(self.session()?.fresh_path())
+    }
+
+    /// Looks at a blob: by its stat where that is known, else by its bytes.
+    pub(crate) fn condition(&self, digest: &Digest) -> Result<Condition, Error> {
+        let path = self.blob_path(digest);
+        let stat = match fs::symlink_metadata(&path) {
+            Ok(meta) => Stat::of(&meta),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.memo().forget_blob(digest);
+                return Ok(Condition::Missing);
+            }
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        if self.memo().blob(digest) == Some(stat) {
+            return Ok(Condition::Sound);
+        }
+        self.rehash(digest)
+    }
+
+    /// Reads a blob's bytes and puts it in quarantine if they are not those of its name.
+    pub(crate) fn rehash(&self, digest: &Digest) -> Result<Condition, Error> {
+        let path = self.blob_path(digest);
+        let file = File::open(&path).map_err(Error::io("read", &path))?;
+        let hint = file.metadata().map_or(0, |meta| meta.len());
+        let (found, _) = read::hash(&file, hint).map_err(Error::io("read", &path))?;
+        if found != *digest {
+            self.quarantine(&path)?;
+            self.memo().forget_blob(digest);
+            return Ok(Condition::Damaged);
+        }
+        // A store owned by somebody else can be read all the same.
+        let _ = seal(&file);
+        self.remember_blob(*digest)?;
+        Ok(Condition::Sound)
+    }
+
+    pub(crate) fn remember_blob(&self, digest: Digest) -> Result<(), Error> {
+        let path = self.blob_path(&digest);
+        let meta = fs::symlink_metadata(&path).map_err(Error::io("read", &path))?;
+        self.memo().remember_blob(digest, Stat::of(&meta));
+        Ok(())
+    }
+
+    /// Moves a bad file out of the way, for people to look at.
+    pub(crate) fn quarantine(&self, path: &Path) -> Result<(), Error> {
+        let folder = self.root.join("quarantine");
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let name = path.file_name().expect("a stored file has a name");
+        let place = folder.join(name);
+        match fs::rename(path, &place) {
+            // Another process was quicker.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(Error::io("move", path)),
+        }
+    }
+
+    /// The shard folder of a blob or record, made if need be and noted as not yet durable.
+    pub(crate) fn make_folder(&self, folder: &Path) -> Result<(), Error> {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        unsynced.insert(folder.to_owned());
+        if !folder.is_dir() {
+            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            let above = folder.parent().expect("a shard lies in a folder");
+            unsynced.insert(above.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Makes durable every name given since the last time.
+    pub(crate) fn sync_folders(&self) -> Result<(), Error> {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        for folder in std::mem::take(&mut *unsynced) {
+            sync_folder(&folder)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+/// Makes a file read-only and gives it the mtime of blobs.
+pub(crate) fn seal(file: &File) -> std::io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o444))?;
+    file.set_modified(blob_time())
+}
+
+/// Tells backup programs and git to pass by.
+fn mark(home: &Path) -> Result<(), Error> {
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n\
+               # This folder is a cache made by tunesmith: it can be deleted and will be made anew.\n\
+               # See https://bford.info/cachedir/\n";
+    for (name, text) in [("CACHEDIR.TAG", tag), (".gitignore", "*\n")] {
+        let path = home.join(name);
+        if !path.exists() {
+            fs::write(&path, text).map_err(Error::io("write", &path))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! Fine-tuning a LoRA adapter on a frozen decoder, from examples to a trained adapter.
+//!
+//! Promises: the same inputs give the same bits, at any number of threads, with or without a stop and a
+//! resume in between. The loss of a step is the mean over all labels of the whole batch, so neither
+//! micro-batches nor shared prefixes change it. It knows token ids; not text, templates or pipelines.
+
+mod adamw;
+mod batch;
+mod checkpoint;
+mod config;
+mod event;
+mod memory;
+mod schedule;
+mod step;
+mod trainer;
+
+pub use batch::Example;
+pub use config::{Samples, Schedule, TrainConfig};
+pub use event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
+pub use trainer::train;
+
+pub(crate) use batch::{common_prefix, group_by_prefix};
+
+#[cfg(test)]
+mod tests;

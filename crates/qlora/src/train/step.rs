@@ -1,0 +1,284 @@
+//! The loss and the gradient of one batch.
+//!
+//! For each group: the prefix once forward; its rows in micro-batches forward and backward, each adding
+//! the gradient of the prefix's keys and values; the prefix once backward. Every row's loss is weighted by
+//! one over the labels of the whole batch.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::batch::{Example, Group};
+use super::memory::{Budget, GroupPlan};
+use crate::error::{Error, Result};
+use crate::nn::adapter::Adapter;
+use crate::nn::decoder::{self, Keep};
+use crate::nn::head::{self, Predicts};
+use crate::nn::model::Model;
+use crate::nn::pass::{Pass, Rows};
+use crate::nn::pool::Pool;
+use crate::ops::dropout::{self, Dropout};
+use crate::ops::rope::RopeTable;
+use crate::tensor::Matrix;
+
+/// What is needed to run examples through the model.
+pub(super) struct Runner<'a> {
+    pub(super) model: &'a Model,
+    /// Attached to the model.
+    pub(super) adapter: &'a Adapter,
+    pub(super) rope: &'a RopeTable,
+    pub(super) examples: &'a [Example],
+    pub(super) budget: Budget,
+    pub(super) cancel: &'a AtomicBool,
+}
+
+/// The masks of one step; none at rate zero and in validation.
+#[derive(Clone, Copy)]
+pub(super) struct Masks {
+    pub(super) rate: f32,
+    pub(super) seed: u64,
+    pub(super) step: u64,
+}
+
+/// What a batch cost and taught.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct BatchLoss {
+    /// Sum over all labels.
+    pub(super) sum: f64,
+    pub(super) labels: u64,
+    pub(super) tokens: u64,
+    pub(super) separate_tokens: u64,
+    /// Examples whose loss is not finite.
+    pub(super) broken: Vec<usize>,
+}
+
+/// Tokens of one micro-batch, ready to run.
+struct Micro {
+    rows: Rows,
+    ids: Vec<u32>,
+    predicts: Vec<Predicts>,
+    /// Per member: its place in the examples and how many of `predicts` are its own.
+    counts: Vec<(usize, usize)>,
+    dropout: Option<Dropout>,
+}
+
+/// A running prefix: its tokens, tape, keys and values.
+struct Prefix {
+    rows: Rows,
+    dropout: Option<Dropout>,
+    tape: decoder::PrefixTape,
+    contexts: Vec<Matrix>,
+}
+
+impl Runner<'_> {
+    /// Adds the gradient of the mean loss to `grads`.
+    pub(super) fn learn(
+        &self,
+        groups: &[Group],
+        masks: Masks,
+        grads: &mut [f32],
+        pool: &mut Pool,
+    ) -> Result<BatchLoss> {
+        let mut loss = self.count(groups);
+        let weight = 1.0 / loss.labels as f32;
+        let masks = (masks.rate > 0.0).then_some(masks);
+        for group in groups {
+            let plan = self.budget.plan(self.examples, group);
+            self.learn_group(group, &plan, masks, weight, grads, &mut loss, pool)?;
+        }
+        Ok(loss)
+    }
+
+    fn learn_group(
+        &self,
+        group: &Group,
+        plan: &GroupPlan,
+        masks: Option<Masks>,
+        weight: f32,
+        grads: &mut [f32],
+        loss: &mut BatchLoss,
+        pool: &mut Pool,
+    ) -> Result<()> {
+        let prefix = self.run_prefix(group, plan.keep_prefix, masks, pool);
+        let contexts = prefix.as_ref().map(|p| p.contexts.as_slice());
+        let zeros = |contexts: &[Matrix]| -> Vec<Matrix> {
+            contexts
+                .iter()
+                .map(|c| Matrix::zeros(c.rows(), c.cols()))
+                .collect()
+        };
+        let mut context_grads = contexts.map(zeros);
+        for (members, keep) in &plan.micro {
+            self.check_cancel()?;
+            let micro = self.micro(members, group, masks);
+            let pass = self.pass(&micro.rows, micro.dropout.as_ref());
+            let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
+            let (tape, hidden) = decoder::forward(&pass, x, contexts, *keep, pool);
+            let (losses, dx) =
+                head::losses_and_gradient(self.model, &hidden, &micro.predicts, weight, pool);
+            pool.give(hidden);
+            loss.take(&micro, &losses);
+            decoder::backward(
+                &pass,
+                tape,
+                dx,
+                contexts,
+                context_grads.as_deref_mut(),
+                grads,
+                pool,
+            );
+        }
+        if let (Some(prefix), Some(context_grads)) = (prefix, context_grads) {
+            let pass = self.pass(&prefix.rows, prefix.dropout.as_ref());
+            decoder::backward_prefix(&pass, prefix.tape, &context_grads, grads, pool);
+        }
+        Ok(())
+    }
+
+    /// The loss alone: no masks, nothing kept.
+    pub(super) fn judge(&self, groups: &[Group], pool: &mut Pool) -> Result<BatchLoss> {
+        let mut loss = self.count(groups);
+        for group in groups {
+            let plan = self.budget.plan(self.examples, group);
+            let prefix = self.run_prefix(group, Keep::Nothing, None, pool);
+            let contexts = prefix.as_ref().map(|p| p.contexts.as_slice());
+            for (members, _) in &plan.micro {
+                self.check_cancel()?;
+                let micro = self.micro(members, group, None);
+                let pass = self.pass(&micro.rows, None);
+                let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
+                let (_, hidden) = decoder::forward(&pass, x, contexts, Keep::Nothing, pool);
+                let losses = head::losses(self.model, &hidden, &micro.predicts, pool);
+                pool.give(hidden);
+                loss.take(&micro, &losses);
+            }
+        }
+        Ok(loss)
+    }
+
+    fn run_prefix(
+        &self,
+        group: &Group,
+        keep: Keep,
+        masks: Option<Masks>,
+        pool: &mut Pool,
+    ) -> Option<Prefix> {
+        if group.prefix == 0 {
+            return None;
+        }
+        let ids = &self.examples[group.members[0]].ids[..group.prefix];
+        let rows = Rows::new([ids.len()], 0);
+        let dropout = masks.map(|m| {
+            let stream = prefix_stream(ids);
+            Dropout::new(m.rate, (0..ids.len()).map(|p| m.key(stream, p)).collect())
+        });
+        let pass = self.pass(&rows, dropout.as_ref());
+        let x = decoder::embed(self.model, ids.iter().copied(), pool);
+        let (tape, contexts) = decoder::forward_prefix(&pass, x, keep, pool);
+        Some(Prefix {
+            rows,
+            dropout,
+            tape,
+            contexts,
+        })
+    }
+
+    fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>) -> Micro {
+        let lens = members
+            .iter()
+            .map(|m| self.examples[*m].read() - group.prefix);
+        let rows = Rows::new(lens, group.prefix);
+        let (mut ids, mut predicts, mut counts, mut keys) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for member in members {
+            let example = &self.examples[*member];
+            let before = predicts.len();
+            predicts.extend(example.predicts(group.prefix, ids.len()));
+            counts.push((*member, predicts.len() - before));
+            ids.extend_from_slice(&example.ids[group.prefix..example.read()]);
+            if let Some(masks) = masks {
+                let own = row_stream(&example.id);
+                let shared = prefix_stream(&example.ids[..group.prefix_mask]);
+                let stream = |p: usize| if p < group.prefix_mask { shared } else { own };
+                keys.extend((group.prefix..example.read()).map(|p| masks.key(stream(p), p)));
+            }
+        }
+        let dropout = masks.map(|m| Dropout::new(m.rate, keys));
+        Micro {
+            rows,
+            ids,
+            predicts,
+            counts,
+            dropout,
+        }
+    }
+
+    fn pass<'p>(&'p self, rows: &'p Rows, dropout: Option<&'p Dropout>) -> Pass<'p> {
+        Pass {
+            model: self.model,
+            adapter: Some(self.adapter),
+            rope: self.rope,
+            rows,
+            dropout,
+        }
+    }
+
+    fn count(&self, groups: &[Group]) -> BatchLoss {
+        let mut loss = BatchLoss::default();
+        for group in groups {
+            loss.tokens += group.prefix as u64;
+            for member in &group.members {
+                let example = &self.examples[*member];
+                loss.labels += example.labelled() as u64;
+                loss.tokens += (example.read() - group.prefix) as u64;
+                loss.separate_tokens += example.read() as u64;
+            }
+        }
+        loss
+    }
+
+    fn check_cancel(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl BatchLoss {
+    fn take(&mut self, micro: &Micro, losses: &[f64]) {
+        let mut rest = losses;
+        for (member, count) in &micro.counts {
+            let (own, others) = rest.split_at(*count);
+            rest = others;
+            let sum: f64 = own.iter().sum();
+            if !sum.is_finite() {
+                self.broken.push(*member);
+            }
+            self.sum += sum;
+        }
+    }
+
+    /// Mean over the labels.
+    pub(super) fn mean(&self) -> f64 {
+        self.sum / self.labels as f64
+    }
+}
+
+impl Masks {
+    fn key(&self, stream: u64, position: usize) -> u64 {
+        dropout::token_key(self.seed, self.step, stream, position as u32)
+    }
+}
+
+/// Names a row for dropout by its id alone.
+fn row_stream(id: &str) -> u64 {
+    id.bytes().fold(0x0072_6f77, |hash, byte| {
+        dropout::mix(hash ^ u64::from(byte))
+    })
+}
+
+/// Names a prefix for dropout by its ids.
+fn prefix_stream(ids: &[u32]) -> u64 {
+    ids.iter()
+        .fold(0x7072_6566, |hash, id| dropout::mix(hash ^ u64::from(*id)))
+}

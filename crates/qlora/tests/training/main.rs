@@ -1,0 +1,6 @@
+//! Training against references made elsewhere: PEFT's own runs, candle's autograd, a real model's answer.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod autograd;
+mod peft_refs;
+mod smollm2;

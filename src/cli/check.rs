@@ -1,0 +1,46 @@
+//! `tunesmith check`
+
+use clap::Args;
+
+use super::Common;
+use super::exit::{Exit, Trouble};
+use crate::report::screen;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct CheckArgs {
+    /// Check every profile, not only the chosen one
+    #[arg(long)]
+    all_profiles: bool,
+}
+
+pub(super) fn check(common: &Common, args: &CheckArgs) -> Result<Exit, Trouble> {
+    let first = one(common)?;
+    if args.all_profiles {
+        for profile in first {
+            let other = Common {
+                profile: Some(profile),
+                ..common.clone()
+            };
+            one(&other)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Checks one profile, and gives the names of the others.
+fn one(common: &Common) -> Result<Vec<String>, Trouble> {
+    let (pipeline, graph) = common.pipeline()?;
+    let every: Vec<usize> = graph.order().to_vec();
+    crate::check::stages(&pipeline, &graph, &every)?;
+    let count = pipeline.stages.len();
+    let stages = if count == 1 { "stage" } else { "stages" };
+    screen::say(&format!(
+        "{}, profile {}: {count} {stages}, no faults\n",
+        pipeline.name, pipeline.profile
+    ));
+    let others = pipeline.profiles.iter();
+    Ok(others
+        .filter(|name| **name != pipeline.profile)
+        .cloned()
+        .collect())
+}

@@ -1,0 +1,189 @@
+//! The command: its words, one page each, and what they mean to whoever called it.
+//!
+//! Promises: the exit codes of [`Exit`], whatever happens; faults go to standard error, what
+//! was asked for to standard output. Must not know: how anything is done.
+
+mod cache;
+mod check;
+mod exit;
+mod explain;
+mod graph;
+mod init;
+mod log;
+mod open;
+mod plan;
+mod run;
+mod schema;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::screen;
+use crate::run::{GUARD, guard};
+
+pub use exit::Exit;
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+struct Common {
+    /// Start looking for pipeline.yaml in this folder
+    #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+    /// The profile to use
+    #[arg(long, value_name = "NAME", global = true)]
+    profile: Option<String>,
+    /// Override a parameter for this command (repeatable); pipeline.lock is not written
+    #[arg(long = "set", value_name = "PARAM=VALUE", global = true)]
+    sets: Vec<String>,
+}
+
+#[derive(Parser, Debug)]
+#[command(
+    name = "tunesmith",
+    version,
+    about = "make for LLM fine-tunes: runs the stages of pipeline.yaml whose inputs changed",
+    after_help = "Without a command, `run` is meant: `tunesmith` runs the pipeline, `tunesmith train` \
+                  runs `train` and what it needs.\n\nExit codes: 0 ok, 1 a stage failed, 2 the pipeline \
+                  is at fault, 3 a gate is broken, 4 stale (plan --check), 5 locked, 6 waiting for people, \
+                  130 cancelled.",
+    propagate_version = true,
+    subcommand_required = true
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the stages whose inputs changed (the default command)
+    Run(run::RunArgs),
+    /// Show what would run, and why
+    Plan(plan::PlanArgs),
+    /// Explain one stage: its key, its inputs, its result, why it would run
+    Explain(explain::ExplainArgs),
+    /// Draw the graph of stages
+    Graph(graph::GraphArgs),
+    /// Check the pipeline without running anything
+    Check(check::CheckArgs),
+    /// Begin a new project
+    Init(init::InitArgs),
+    /// Show a stage's log
+    Log(log::LogArgs),
+    /// Look after the store
+    Cache(cache::CacheArgs),
+    /// Print the JSON Schema of pipeline.yaml
+    #[command(hide = true)]
+    Schema,
+    /// Watch over one program (started by `run`)
+    #[command(hide = true)]
+    Guard {
+        /// The program and its arguments
+        #[arg(last = true)]
+        program: Vec<String>,
+    },
+}
+
+/// The words that begin a command.
+const WORDS: [&str; 11] = [
+    "run", "plan", "explain", "graph", "check", "init", "log", "cache", "schema", GUARD, "help",
+];
+
+/// Options that take the next word as their value.
+const VALUED: [&str; 7] = ["-C", "--directory", "--profile", "--set", "--force", "-j", "--jobs"];
+
+/// The whole command.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(with_default(args)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let text = error.render().to_string();
+            if error.use_stderr() {
+                screen::complain(&text);
+                return Exit::Config.into();
+            }
+            screen::say(&text);
+            return Exit::Ok.into();
+        }
+    };
+    if let Command::Guard { program } = cli.command {
+        return guard(&program);
+    }
+    let common = cli.common;
+    let done = match cli.command {
+        Command::Run(args) => run::run(&common, &args),
+        Command::Plan(args) => plan::plan(&common, &args),
+        Command::Explain(args) => explain::explain(&common, &args),
+        Command::Graph(args) => graph::graph(&common, &args),
+        Command::Check(args) => check::check(&common, &args),
+        Command::Init(args) => init::init(&common, &args),
+        Command::Log(args) => log::log(&common, &args),
+        Command::Cache(args) => cache::cache(&common, &args),
+        Command::Schema => Ok(schema::schema()),
+        Command::Guard { .. } => unreachable!("handled above"),
+    };
+    done.unwrap_or_else(exit::Trouble::tell).into()
+}
+
+/// Puts `run` in front where no command is named.
+fn with_default(mut args: Vec<OsString>) -> Vec<OsString> {
+    let mut words = args.iter().skip(1);
+    let mut insert = true;
+    while let Some(word) = words.next() {
+        let word = word.to_string_lossy();
+        if ["-h", "--help", "-V", "--version"].contains(&&*word) {
+            insert = false;
+            break;
+        }
+        if VALUED.contains(&&*word) && word != "--force" {
+            words.next();
+        } else if !word.starts_with('-') {
+            insert = !WORDS.contains(&&*word);
+            break;
+        }
+    }
+    if insert {
+        args.insert(1.min(args.len()), "run".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::CommandFactory;
+
+    use super::{Cli, WORDS, with_default};
+
+    fn filled(line: &str) -> String {
+        let args = line.split(' ').map(OsString::from).collect();
+        let filled = with_default(args).into_iter();
+        let words: Vec<_> = filled.map(|word| word.into_string().expect("text")).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn run_is_meant_where_nothing_else_is_said() {
+        assert_eq!(filled("tunesmith"), "tunesmith run");
+        assert_eq!(filled("tunesmith train"), "tunesmith run train");
+        assert_eq!(filled("tunesmith --profile x"), "tunesmith run --profile x");
+        assert_eq!(filled("tunesmith --profile x plan"), "tunesmith --profile x plan");
+        assert_eq!(filled("tunesmith -C dir check"), "tunesmith -C dir check");
+        assert_eq!(filled("tunesmith --json"), "tunesmith run --json");
+        assert_eq!(filled("tunesmith --help"), "tunesmith --help");
+    }
+
+    #[test]
+    fn every_command_is_a_word() {
+        for command in Cli::command().get_subcommands() {
+            assert!(WORDS.contains(&command.get_name()), "{}", command.get_name());
+        }
+        Cli::command().debug_assert();
+    }
+}

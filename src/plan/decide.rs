@@ -1,0 +1,272 @@
+//! Fresh, to run, waiting, or ready: one stage at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cache::{Digest, KeyParts, Lack, LackCause, Record, Store, Tree};
+use stages::Effect;
+
+use super::error::PlanError;
+use super::input::{self, Inputs, Locals};
+use super::key;
+use super::last::Last;
+use super::reason::Reason;
+use crate::config::{Pipeline, StageSpec};
+use crate::lock::Lock;
+
+/// Outputs of the stages that are settled: fresh, or run to the end. By stage index.
+pub type Settled = BTreeMap<usize, BTreeMap<String, Tree>>;
+
+/// How the question is asked. Stages are named by id.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only results that the lock names count (`--locked`).
+    pub locked: bool,
+    /// No result counts, everything is made anew to be compared (`--locked --recompute`).
+    pub recompute: bool,
+    /// The network is refused: sources must be pinned (`--frozen`).
+    pub frozen: bool,
+    /// Stages whose results do not count (`--force`).
+    pub forced: BTreeSet<String>,
+    /// Stages with an outside effect that may run: those named, and those above them.
+    pub named: BTreeSet<String>,
+    /// Only look: take no local input into the store.
+    pub preview: bool,
+}
+
+/// What is to be done about a stage.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Its result is there.
+    Fresh {
+        /// The result.
+        record: Record,
+        /// Whether it is another than the last one: brought back, or made elsewhere.
+        restored: bool,
+    },
+    /// It must run.
+    Run {
+        /// Its key.
+        key: Digest,
+        /// What the key is made of.
+        parts: KeyParts,
+        /// Its inputs.
+        inputs: Inputs,
+        /// Why, at least one.
+        reasons: Vec<Reason>,
+    },
+    /// Not known until these stages are settled (ascending).
+    Waiting {
+        /// Stage indices.
+        on: Vec<usize>,
+    },
+    /// It acts on the outside, could run, and was not named.
+    Ready {
+        /// Its key.
+        key: Digest,
+        /// What the key is made of.
+        parts: KeyParts,
+        /// Whether it was done before with this key, as far as the store knows.
+        done: bool,
+    },
+}
+
+/// Decides about the stages of one pipeline.
+pub struct Planner<'a> {
+    pipeline: &'a Pipeline,
+    store: &'a Store,
+    lock: &'a Lock,
+    options: Options,
+    index: BTreeMap<&'a str, usize>,
+    last: Last,
+    locals: Locals,
+}
+
+impl<'a> Planner<'a> {
+    /// Reads the last results of the pipeline's profile.
+    pub fn new(pipeline: &'a Pipeline, store: &'a Store, lock: &'a Lock, options: Options) -> Self {
+        let stages = pipeline.stages.iter().enumerate();
+        Self {
+            index: stages.map(|(at, spec)| (&*spec.id, at)).collect(),
+            last: Last::load(store.home(), &pipeline.profile),
+            locals: Locals::new(options.preview),
+            pipeline,
+            store,
+            lock,
+            options,
+        }
+    }
+
+    /// What is to be done about `stage`, given what is settled.
+    pub fn decide(&mut self, stage: usize, settled: &Settled) -> Result<Decision, PlanError> {
+        let spec = &self.pipeline.stages[stage];
+        let product = |id: &str, product: &str| {
+            let index = *self.index.get(id)?;
+            let outputs = settled.get(&index);
+            Some((
+                index,
+                outputs.and_then(|outputs| outputs.get(product)).cloned(),
+            ))
+        };
+        let resolved = input::resolve(self.pipeline, spec, product, self.store, &mut self.locals)?;
+        let inputs = match resolved {
+            Ok(inputs) => inputs,
+            Err(on) => return Ok(Decision::Waiting { on }),
+        };
+        let parts = key::parts(spec, &inputs, self.pin(spec)?);
+        let key = parts.digest();
+        let run = |parts, reasons| Decision::Run {
+            key,
+            parts,
+            inputs,
+            reasons,
+        };
+        if spec.effect == Effect::External {
+            if !self.options.named.contains(&spec.id) {
+                let done = !self.store.records(&key)?.is_empty();
+                return Ok(Decision::Ready { key, parts, done });
+            }
+            return Ok(run(parts, vec![Reason::Named]));
+        }
+        if self.options.forced.contains(&spec.id) {
+            return Ok(run(parts, vec![Reason::Forced]));
+        }
+        if self.options.recompute {
+            return Ok(run(parts, vec![Reason::Recompute]));
+        }
+        Ok(match self.find(spec, key, &parts)? {
+            Ok((record, restored)) => Decision::Fresh { record, restored },
+            Err(reasons) => run(parts, reasons),
+        })
+    }
+
+    /// The last results, as they were read and set since.
+    pub fn last(&self) -> &Last {
+        &self.last
+    }
+
+    /// Makes `record` the last result of `stage`: called when a stage is settled.
+    pub fn settle(&mut self, stage: usize, record: &Record) -> Result<(), PlanError> {
+        self.last.set(&self.pipeline.stages[stage].id, record)
+    }
+
+    fn pin(&self, spec: &StageSpec) -> Result<Option<&'a str>, PlanError> {
+        let Some(source) = key::source(spec) else {
+            return Ok(None);
+        };
+        let pin = self.lock.source(&source);
+        if pin.is_none() && (self.options.locked || self.options.frozen) {
+            return Err(PlanError::NotPinned {
+                stage: spec.id.clone(),
+                source_id: source,
+            });
+        }
+        Ok(pin)
+    }
+
+    /// The result to use for `key`, and whether it is restored; or the reasons to make one.
+    /// Chosen: the lock's, then the last one, then the newest.
+    fn find(
+        &self,
+        spec: &StageSpec,
+        key: Digest,
+        parts: &KeyParts,
+    ) -> Result<Result<(Record, bool), Vec<Reason>>, PlanError> {
+        let locked = self.lock.results(&self.pipeline.profile, &spec.id);
+        if self.options.locked && locked.is_none() {
+            return Err(PlanError::NotLocked {
+                stage: spec.id.clone(),
+                profile: self.pipeline.profile.clone(),
+            });
+        }
+        let in_lock = |outputs: &BTreeMap<String, Tree>| {
+            locked.is_some_and(|wanted| {
+                let same = |(name, digest)| outputs.get(name).map(Tree::digest) == Some(digest);
+                wanted.len() == outputs.len() && wanted.iter().map(|(n, d)| (n, *d)).all(same)
+            })
+        };
+        let last = self.last.get(&spec.id).filter(|last| last.key == key);
+        let mut lacks = Vec::new();
+        // The common case costs one look at the record's name and one at each blob.
+        if let Some(last) = last
+            && (locked.is_none() || in_lock(&last.outputs))
+            && self.store.has_record(&key, &last.result)
+        {
+            let record = last.record(parts.clone());
+            lacks = self.store.lacking(&record)?;
+            if lacks.is_empty() {
+                return Ok(Ok((record, false)));
+            }
+        }
+        let mut records = self.store.records(&key)?;
+        if self.options.locked {
+            records.retain(|record| in_lock(&record.outputs));
+        }
+        let is_last = |record: &Record| last.is_some_and(|last| last.result == record.result());
+        records.sort_by_cached_key(|record| {
+            let rank = (
+                in_lock(&record.outputs),
+                is_last(record),
+                record.made.started.clone(),
+            );
+            std::cmp::Reverse(rank)
+        });
+        for record in records {
+            let lacking = self.store.lacking(&record)?;
+            if lacking.is_empty() {
+                let restored = !is_last(&record);
+                return Ok(Ok((record, restored)));
+            }
+            // The first look at a damaged blob moves it away: what it told counts.
+            lacks = if lacks.is_empty() { lacking } else { lacks };
+        }
+        let reasons = self.reasons(spec, key, parts, &lacks)?;
+        if self.options.locked {
+            return Err(PlanError::LockedLost {
+                stage: spec.id.clone(),
+                because: reasons[0].to_string(),
+            });
+        }
+        Ok(Err(reasons))
+    }
+
+    /// Why there is no result: the difference to the last one.
+    fn reasons(
+        &self,
+        spec: &StageSpec,
+        key: Digest,
+        parts: &KeyParts,
+        lacks: &[Lack],
+    ) -> Result<Vec<Reason>, PlanError> {
+        if !lacks.is_empty() {
+            return Ok(one_a_product(lacks));
+        }
+        let Some(last) = self.last.get(&spec.id) else {
+            return Ok(vec![Reason::First]);
+        };
+        let before = if last.key == key {
+            None
+        } else {
+            self.store.records(&last.key)?.into_iter().next()
+        };
+        Ok(match before {
+            None => vec![Reason::Lost],
+            Some(before) => {
+                let since = parts.since(&before.parts);
+                since.into_iter().map(Reason::Changed).collect()
+            }
+        })
+    }
+}
+
+/// The first lack of every product: a folder of a thousand lost files is one reason.
+fn one_a_product(lacks: &[Lack]) -> Vec<Reason> {
+    let mut seen = BTreeSet::new();
+    let first = lacks.iter().filter(|lack| seen.insert(&lack.product));
+    first
+        .map(|lack| Reason::Lacking {
+            product: lack.product.clone(),
+            path: lack.path.clone(),
+            damaged: lack.cause == LackCause::Damaged,
+        })
+        .collect()
+}

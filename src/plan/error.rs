@@ -1,0 +1,99 @@
+//! Why a question about a stage has no answer.
+
+use std::path::PathBuf;
+
+/// Why a stage cannot be decided.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A local input cannot be read.
+    #[error("input `{port}` of `{stage}`: {source}")]
+    Input {
+        /// Stage id.
+        stage: String,
+        /// Port name.
+        port: String,
+        /// Why.
+        source: cache::Error,
+    },
+    /// A local input is a folder that holds the store.
+    #[error("input `{port}` of `{stage}` is `{}`, the folder that holds `.tunesmith`", path.display())]
+    HoldsStore {
+        /// Stage id.
+        stage: String,
+        /// Port name.
+        port: String,
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] cache::Error),
+    /// The record of last results cannot be written.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Last {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `--locked`, and the lock says nothing about the stage.
+    #[error("`pipeline.lock` has no result of `{stage}` under profile `{profile}`")]
+    NotLocked {
+        /// Stage id.
+        stage: String,
+        /// Profile.
+        profile: String,
+    },
+    /// `--locked`, and the result that the lock names cannot be had.
+    #[error("the result of `{stage}` that `pipeline.lock` names is not in the store: {because}")]
+    LockedLost {
+        /// Stage id.
+        stage: String,
+        /// What the store has instead.
+        because: String,
+    },
+    /// `--locked` or `--frozen`, and the lock does not pin the stage's source.
+    #[error("`pipeline.lock` does not pin `{source_id}`, which `{stage}` fetches")]
+    NotPinned {
+        /// Stage id.
+        stage: String,
+        /// The outside source.
+        source_id: String,
+    },
+}
+
+impl PlanError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Input { source, .. } | Self::Store(source) => source.code(),
+            Self::HoldsStore { .. } => "plan::holds-store",
+            Self::Last { .. } => "plan::last",
+            Self::NotLocked { .. } => "locked::no-result",
+            Self::LockedLost { .. } => "locked::not-in-store",
+            Self::NotPinned { .. } => "locked::no-pin",
+        }
+    }
+
+    /// How to mend it.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Input { source, .. } | Self::Store(source) => source.mend(),
+            Self::HoldsStore { .. } => "name the folder below it that the stage needs",
+            Self::Last { .. } => "check the disk and run again",
+            Self::NotLocked { .. } => "run once without `--locked` and commit `pipeline.lock`",
+            Self::LockedLost { .. } => {
+                "run without `--locked` to make a result and lock it, or with `--locked --recompute` \
+                 to make it anew and compare"
+            }
+            Self::NotPinned { .. } => {
+                "run once without `--locked` and `--frozen` and commit `pipeline.lock`"
+            }
+        }
+    }
+
+    /// Whether the lock forbids going on (exit code 5).
+    pub fn is_locked(&self) -> bool {
+        self.code().starts_with("locked::")
+    }
+}

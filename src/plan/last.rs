@@ -1,0 +1,225 @@
+//! The last result of every stage under one profile: what "why" is compared with, and what makes
+//! a run that does nothing fast.
+//!
+//! `.tunesmith/last/PROFILE.jsonl`, a line a result, appended; the last line of a stage counts.
+//! Losing it costs reasons ("it has no result yet") and time, never a result.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use cache::{Digest, KeyParts, Made, Record, Tree};
+use serde::{Deserialize, Serialize};
+
+use super::error::PlanError;
+
+/// Lines that may be out of date before the file is written anew.
+const SLACK: usize = 1000;
+
+/// The last results.
+#[derive(Debug)]
+pub struct Last {
+    file: PathBuf,
+    entries: BTreeMap<String, LastResult>,
+    lines: usize,
+}
+
+/// A record less its parts, which follow from the key's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastResult {
+    /// Stage id.
+    pub stage: String,
+    /// Its key.
+    pub key: Digest,
+    /// Digest of the outputs, [`Record::result`].
+    pub result: Digest,
+    /// What it made.
+    pub outputs: BTreeMap<String, Tree>,
+    /// What it found out.
+    pub outcome: serde_json::Value,
+    /// When, where and how long.
+    pub made: Made,
+}
+
+impl LastResult {
+    /// The record, given the parts of its key.
+    pub(super) fn record(&self, parts: KeyParts) -> Record {
+        Record {
+            key: self.key,
+            parts,
+            outputs: self.outputs.clone(),
+            outcome: self.outcome.clone(),
+            made: self.made.clone(),
+        }
+    }
+}
+
+impl Last {
+    /// The last results under `profile`, of a store at `home`. Lines that do not parse are
+    /// skipped.
+    pub fn load(home: &Path, profile: &str) -> Self {
+        let file = home
+            .join("last")
+            .join(format!("{}.jsonl", file_name(profile)));
+        let bytes = fs::read(&file).unwrap_or_default();
+        let mut last = Self {
+            file,
+            entries: BTreeMap::new(),
+            lines: 0,
+        };
+        for line in bytes.split(|byte| *byte == b'\n') {
+            last.lines += usize::from(!line.is_empty());
+            if let Ok(entry) = serde_json::from_slice::<LastResult>(line) {
+                last.entries.insert(entry.stage.clone(), entry);
+            }
+        }
+        last
+    }
+
+    /// The last result of `stage`.
+    pub fn get(&self, stage: &str) -> Option<&LastResult> {
+        self.entries.get(stage)
+    }
+
+    /// Every last result, by stage.
+    pub fn iter(&self) -> impl Iterator<Item = &LastResult> {
+        self.entries.values()
+    }
+
+    /// Makes `record` the last result of `stage`; writes nothing if it is already.
+    pub fn set(&mut self, stage: &str, record: &Record) -> Result<(), PlanError> {
+        let entry = LastResult {
+            stage: stage.to_owned(),
+            key: record.key,
+            result: record.result(),
+            outputs: record.outputs.clone(),
+            outcome: record.outcome.clone(),
+            made: record.made.clone(),
+        };
+        if self.entries.get(stage) == Some(&entry) {
+            return Ok(());
+        }
+        let line = line(&entry);
+        self.entries.insert(stage.to_owned(), entry);
+        let written = if self.lines > 2 * self.entries.len() + SLACK {
+            self.rewrite()
+        } else {
+            self.append(&line)
+        };
+        written.map_err(|source| PlanError::Last {
+            path: self.file.clone(),
+            source,
+        })
+    }
+
+    fn append(&mut self, line: &str) -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        let mut file = match options.open(&self.file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                fs::create_dir_all(self.file.parent().expect("it lies in a folder"))?;
+                options.open(&self.file)?
+            }
+            other => other?,
+        };
+        self.lines += 1;
+        // A line feed first: a line that a killed process left unfinished ends there.
+        file.write_all(format!("\n{line}").as_bytes())
+    }
+
+    fn rewrite(&mut self) -> std::io::Result<()> {
+        let text: String = self.entries.values().map(line).collect();
+        let aside = self
+            .file
+            .with_extension(format!("aside-{}", std::process::id()));
+        fs::write(&aside, text)?;
+        self.lines = self.entries.len();
+        fs::rename(&aside, &self.file)
+    }
+}
+
+fn line(entry: &LastResult) -> String {
+    let mut line = serde_json::to_string(entry).expect("a result is plain data");
+    line.push('\n');
+    line
+}
+
+/// A profile's name as a file name: two profiles never share one.
+fn file_name(profile: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    profile
+        .bytes()
+        .map(|byte| {
+            if plain(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02x}")
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Record {
+        let mut parts = KeyParts::new();
+        parts.push("text", text);
+        Record {
+            key: parts.digest(),
+            parts,
+            outputs: BTreeMap::new(),
+            outcome: serde_json::json!({"metrics": {"loss": 0.5}}),
+            made: Made::default(),
+        }
+    }
+
+    #[test]
+    fn the_last_line_of_a_stage_counts_and_a_torn_one_costs_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = Last::load(dir.path(), "laptop");
+        last.set("a", &record("1")).unwrap();
+        last.set("b", &record("2")).unwrap();
+        last.set("a", &record("3")).unwrap();
+        let file = dir.path().join("last/laptop.jsonl");
+        let whole = fs::read(&file).unwrap();
+        let found = |key: &str| {
+            let last = Last::load(dir.path(), "laptop");
+            last.get(key).map(|entry| entry.key)
+        };
+        assert_eq!(found("a"), Some(record("3").key));
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).unwrap();
+            let mut last = Last::load(dir.path(), "laptop");
+            last.set("c", &record("4")).unwrap();
+            assert_eq!(found("c"), Some(record("4").key), "cut at {length}");
+        }
+        assert_eq!(found("b"), Some(record("2").key));
+    }
+
+    #[test]
+    fn what_is_known_already_is_not_written_and_old_lines_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = Last::load(dir.path(), "p");
+        let file = dir.path().join("last/p.jsonl");
+        for round in 0..2500 {
+            last.set("a", &record(&(round / 2).to_string())).unwrap();
+        }
+        let lines = fs::read_to_string(&file).unwrap();
+        assert!(lines.lines().filter(|line| !line.is_empty()).count() < 1010);
+        let before = fs::metadata(&file).unwrap().len();
+        last.set("a", &record("1249")).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().len(), before);
+        let last = Last::load(dir.path(), "p");
+        assert_eq!(last.get("a").unwrap().key, record("1249").key);
+    }
+
+    #[test]
+    fn two_profiles_never_share_a_file() {
+        assert_eq!(file_name("mistral-7b"), "mistral-7b");
+        assert_ne!(file_name("a/b"), file_name("a_b"));
+        assert_eq!(file_name("../x"), "%2e%2e%2fx");
+    }
+}

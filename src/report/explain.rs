@@ -1,0 +1,201 @@
+//! `tunesmith explain STAGE`: all that is known about one stage, on one page.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cache::{KeyParts, Tree};
+use stages::Outcome;
+
+use super::paint::Paint;
+use super::units;
+use crate::config::{Action, Pipeline, Reference, StageSpec};
+use crate::graph::Graph;
+use crate::plan::{Decision, LastResult};
+
+/// What the page is made of.
+pub struct Page<'a> {
+    /// The pipeline.
+    pub pipeline: &'a Pipeline,
+    /// Its graph.
+    pub graph: &'a Graph,
+    /// The stage.
+    pub stage: usize,
+    /// What would happen to it now.
+    pub decision: &'a Decision,
+    /// Its last result.
+    pub last: Option<&'a LastResult>,
+    /// The folder with this profile's results, as the person would type it.
+    pub results: &'a Path,
+    /// Its log.
+    pub log: &'a Path,
+    /// Whether to show every part of the key.
+    pub whole_key: bool,
+}
+
+/// The page.
+pub fn text(page: &Page<'_>) -> String {
+    let paint = Paint::for_stdout();
+    let spec = &page.pipeline.stages[page.stage];
+    let mut lines = vec![title(spec, paint)];
+    if let Some(about) = &spec.about {
+        lines.push(format!("  {}", paint.dim(about)));
+    }
+    lines.push(String::new());
+    lines.extend(state(page, paint));
+    lines.extend(inputs(page, spec));
+    lines.extend(result(page, spec, paint));
+    let below = page.graph.children(page.stage);
+    if !below.is_empty() {
+        let names: Vec<_> = below.iter().map(|at| page.pipeline.stages[*at].id.as_str()).collect();
+        lines.push(row("read by", &names.join(", ")));
+    }
+    if page.whole_key
+        && let Some(parts) = parts(page.decision)
+    {
+        lines.push(String::new());
+        lines.push("  key".to_owned());
+        let width = parts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in parts.iter() {
+            lines.push(format!("    {name:width$}  {}", one_line(value)));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn title(spec: &StageSpec, paint: Paint) -> String {
+    let what = match &spec.action {
+        Action::Builtin { stage, .. } => format!("uses {}: {}", stage.kind(), stage.about()),
+        Action::Shell { command, .. } => format!("run: {}", one_line(command)),
+    };
+    format!("{}  {what}", paint.bold(&spec.id))
+}
+
+fn row(name: &str, text: &str) -> String {
+    format!("  {name:9} {text}")
+}
+
+fn rows(name: &str, texts: impl IntoIterator<Item = String>) -> Vec<String> {
+    let name = |at| if at == 0 { name } else { "" };
+    let texts = texts.into_iter().enumerate();
+    texts.map(|(at, text)| row(name(at), &text)).collect()
+}
+
+fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
+    let id = |stage: &usize| page.pipeline.stages[*stage].id.clone();
+    match page.decision {
+        Decision::Fresh {
+            restored: false, ..
+        } => vec![row("state", &paint.green("up to date"))],
+        Decision::Fresh { .. } => vec![row("state", "its result is in the store and will be restored")],
+        Decision::Run { reasons, .. } => {
+            let mut lines = vec![row("state", &paint.yellow("would run"))];
+            lines.extend(rows("because", reasons.iter().map(ToString::to_string)));
+            lines
+        }
+        Decision::Waiting { on } => {
+            let names: Vec<_> = on.iter().map(|stage| format!("`{}`", id(stage))).collect();
+            let text = format!("not known before {} is done: same bytes, and it stays", names.join(", "));
+            vec![row("state", &text)]
+        }
+        Decision::Ready { done: true, .. } => {
+            vec![row("state", "acts outside; was done with these inputs; runs when named")]
+        }
+        Decision::Ready { .. } => vec![row("state", "acts outside; ready; runs when named")],
+    }
+}
+
+fn inputs(page: &Page<'_>, spec: &StageSpec) -> Vec<String> {
+    let mut lines = Vec::new();
+    for input in &spec.inputs {
+        for reference in &input.references {
+            let from = match reference {
+                Reference::Product { stage, product } => {
+                    let above = page.graph.find(stage).map(|at| &page.pipeline.stages[at]);
+                    let default = above.and_then(|above| above.products().first().map(|(name, _)| *name));
+                    if default == Some(product.as_str()) {
+                        stage.clone()
+                    } else {
+                        format!("{stage}:{product}")
+                    }
+                }
+                Reference::Path(path) => path.display().to_string(),
+            };
+            lines.push(format!("{}: {from}", input.name));
+        }
+    }
+    rows("inputs", lines)
+}
+
+/// The result that the decision names, else the last one.
+fn result(page: &Page<'_>, spec: &StageSpec, paint: Paint) -> Vec<String> {
+    let (outputs, outcome, made, old) = match (page.decision, page.last) {
+        (Decision::Fresh { record, .. }, _) => (&record.outputs, &record.outcome, &record.made, false),
+        (_, Some(last)) => (&last.outputs, &last.outcome, &last.made, true),
+        _ => return Vec::new(),
+    };
+    let mut lines = Vec::new();
+    let when = made.started.split('.').next().unwrap_or_default().replace('T', " ");
+    let age = if old { "last made" } else { "made" };
+    let took = units::duration(made.millis);
+    lines.push(row(
+        age,
+        &format!("{} UTC in {took} on {} by {}", when.trim_end_matches('Z'), made.host, made.program),
+    ));
+    lines.extend(rows("outputs", outputs_of(outputs, spec, page.results)));
+    let outcome: Outcome = serde_json::from_value(outcome.clone()).unwrap_or_default();
+    let metrics = outcome.metrics.iter();
+    lines.extend(rows(
+        "metrics",
+        metrics.map(|(name, value)| {
+            let gate = spec.gates.iter().find(|gate| gate.metric == *name);
+            let wanted = gate.map(|gate| {
+                let sign = if gate.at_least { ">=" } else { "<=" };
+                paint.dim(&format!("  gate {sign} {}", gate.threshold))
+            });
+            format!("{name} {}{}", units::figure(*value), wanted.unwrap_or_default())
+        }),
+    ));
+    lines.extend(rows("notes", outcome.notes));
+    if page.log.exists() {
+        lines.push(row("log", &page.log.display().to_string()));
+    }
+    lines
+}
+
+fn outputs_of(outputs: &BTreeMap<String, Tree>, spec: &StageSpec, results: &Path) -> Vec<String> {
+    let describe = |(name, tree): (&String, &Tree)| {
+        let products = spec.products();
+        let place = products.iter().find(|(product, _)| product == name);
+        let place = place.map_or_else(String::new, |(_, path)| {
+            results.join(&spec.id).join(path).display().to_string()
+        });
+        let files = match tree {
+            Tree::File { .. } => String::new(),
+            Tree::Folder(entries) => format!("{}, ", units::count(entries.len(), "file")),
+        };
+        format!(
+            "{name}: {place}  ({files}{}, {})",
+            units::bytes(tree.size()),
+            tree.digest().short()
+        )
+    };
+    outputs.iter().map(describe).collect()
+}
+
+fn parts(decision: &Decision) -> Option<&KeyParts> {
+    match decision {
+        Decision::Fresh { record, .. } => Some(&record.parts),
+        Decision::Run { parts, .. } | Decision::Ready { parts, .. } => Some(parts),
+        Decision::Waiting { .. } => None,
+    }
+}
+
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 100;
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if flat.chars().count() <= LONGEST {
+        return flat;
+    }
+    flat.chars().take(LONGEST - 1).chain(['…']).collect()
+}

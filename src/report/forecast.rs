@@ -1,0 +1,134 @@
+//! `tunesmith plan`: what would happen to each stage.
+
+use serde_json::json;
+
+use super::paint::Paint;
+use super::units;
+use crate::config::Pipeline;
+use crate::plan::Decision;
+
+/// Reasons shown for a stage.
+const REASONS: usize = 3;
+
+/// The plan as a table and a count.
+pub fn text(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
+    let paint = Paint::for_stdout();
+    let id = |stage: usize| pipeline.stages[stage].id.as_str();
+    let width = decisions.iter().map(|(stage, _)| id(*stage).chars().count());
+    let width = width.max().unwrap_or(0).max(8);
+    let mut tally = Tally::default();
+    let mut out = String::new();
+    for (stage, decision) in decisions {
+        let name = format!("{:width$}", id(*stage));
+        for (at, line) in lines(pipeline, decision, paint, &mut tally).iter().enumerate() {
+            let name = if at == 0 { paint.bold(&name) } else { " ".repeat(width) };
+            out.push_str(&format!("  {name}  {line}\n"));
+        }
+    }
+    if !decisions.is_empty() {
+        out.push('\n');
+    }
+    out.push_str(&tally.sentence());
+    out
+}
+
+/// How many of each.
+#[derive(Default)]
+struct Tally {
+    run: usize,
+    restore: usize,
+    fresh: usize,
+    unknown: usize,
+    ready: usize,
+}
+
+impl Tally {
+    fn sentence(&self) -> String {
+        let mut parts = Vec::new();
+        for (number, what) in [
+            (self.run, "to run"),
+            (self.unknown, "that may follow"),
+            (self.restore, "to restore"),
+            (self.fresh, "up to date"),
+            (self.ready, "ready when named"),
+        ] {
+            if number > 0 {
+                parts.push(format!("{} {what}", units::count(number, "stage")));
+            }
+        }
+        format!("{}\n", parts.join(", "))
+    }
+}
+
+fn lines(pipeline: &Pipeline, decision: &Decision, paint: Paint, tally: &mut Tally) -> Vec<String> {
+    match decision {
+        Decision::Fresh {
+            restored: false, ..
+        } => {
+            tally.fresh += 1;
+            vec![paint.dim("up to date")]
+        }
+        Decision::Fresh { .. } => {
+            tally.restore += 1;
+            vec![paint.green("restore from the store")]
+        }
+        Decision::Run { reasons, .. } => {
+            tally.run += 1;
+            let mut shown: Vec<_> = reasons.iter().take(REASONS).map(ToString::to_string).collect();
+            if reasons.len() > REASONS {
+                let more = units::count(reasons.len() - REASONS, "more reason");
+                shown.push(format!("and {more}"));
+            }
+            let indented = |(at, reason)| match at {
+                0 => format!("{}: {reason}", paint.yellow("run")),
+                _ => format!("     {reason}"),
+            };
+            shown.into_iter().enumerate().map(indented).collect()
+        }
+        Decision::Waiting { on } => {
+            tally.unknown += 1;
+            vec![format!("not known before {} is done", names(pipeline, on))]
+        }
+        Decision::Ready { done, .. } => {
+            tally.ready += 1;
+            let text = if *done { "done before; runs when named" } else { "ready, runs when named" };
+            vec![paint.cyan(text)]
+        }
+    }
+}
+
+fn names(pipeline: &Pipeline, stages: &[usize]) -> String {
+    let names = stages.iter().map(|stage| format!("`{}`", pipeline.stages[*stage].id));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The plan as JSON lines.
+pub fn json(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
+    let mut out = String::new();
+    for (stage, decision) in decisions {
+        let id = &pipeline.stages[*stage].id;
+        let line = match decision {
+            Decision::Fresh { record, restored } => json!({
+                "stage": id,
+                "outcome": if *restored { "restore" } else { "fresh" },
+                "key": record.key,
+            }),
+            Decision::Run { key, reasons, .. } => json!({
+                "stage": id,
+                "outcome": "run",
+                "key": key,
+                "reasons": reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            }),
+            Decision::Waiting { on } => json!({
+                "stage": id,
+                "outcome": "unknown",
+                "until": on.iter().map(|stage| &pipeline.stages[*stage].id).collect::<Vec<_>>(),
+            }),
+            Decision::Ready { key, done, .. } => json!({
+                "stage": id, "outcome": "ready", "key": key, "done": done,
+            }),
+        };
+        out.push_str(&format!("{line}\n"));
+    }
+    out
+}

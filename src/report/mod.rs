@@ -1,0 +1,30 @@
+//! Draws for people: faults, graphs, runs.
+//!
+//! Promises: every function gives text; `screen` and the listeners are the only ones that
+//! print. Must not know: how anything is found out or run.
+
+pub mod faults;
+pub mod graph;
+pub mod explain;
+pub mod forecast;
+mod json;
+mod listener;
+mod live;
+mod paint;
+mod plain;
+mod progress;
+pub mod screen;
+mod story;
+mod summary;
+mod units;
+
+/// How numbers are said.
+pub mod words {
+    pub(crate) use super::units::{bytes, count};
+}
+
+pub use json::Json;
+pub use listener::Listener;
+pub use live::Live;
+pub use plain::Plain;
+pub use story::Setting;

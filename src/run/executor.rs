@@ -1,0 +1,382 @@
+//! One stage, from its key to its record: lock, prepare, run, check, commit; retries with
+//! back-off; the results shown in `out/`.
+//!
+//! Promises: a failed, cancelled or discarded try leaves no trace in the store but blobs
+//! that nothing names; a second process waits for the first one's result; inputs that were
+//! read in place are looked at again before the result counts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cache::{KeyLock, Made, Record};
+use stages::{Outcome, StageError, StageEvent};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::job::{Failure, Job, Message, Performed};
+use super::log::Log;
+use super::out::{Found, Out};
+use super::prepare::{self, Prepared, prepare, stored};
+use super::process::{Channel, Ended, Stop, supervise};
+use super::worker::{self, Heard};
+use crate::config::Action;
+use crate::plan::key;
+
+/// The pause before the second try; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause between tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often a lock held by another process is asked for.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where an executor tells what happens.
+#[derive(Clone)]
+pub(crate) struct Voice {
+    pub(crate) stage: usize,
+    pub(crate) to: mpsc::UnboundedSender<(usize, Message)>,
+}
+
+impl Voice {
+    pub(crate) fn tell(&self, message: Message) {
+        // The scheduler listens until every executor is done.
+        let _gone = self.to.send((self.stage, message));
+    }
+}
+
+/// Runs a stage to its end and tells it.
+pub(crate) async fn perform(job: Arc<Job>, voice: Voice, stop: watch::Receiver<Stop>) {
+    let ended = one(&job, &voice, stop).await;
+    voice.tell(Message::Ended(Box::new(ended)));
+}
+
+async fn one(
+    job: &Arc<Job>,
+    voice: &Voice,
+    mut stop: watch::Receiver<Stop>,
+) -> Result<Performed, Failure> {
+    let (_lock, waited) = lock(job, voice, &mut stop).await?;
+    if (waited || !job.forced)
+        && let Some(record) = already(job)?
+    {
+        return Ok(Performed::Taken(record));
+    }
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1.. {
+        voice.tell(Message::Started {
+            attempt,
+            reasons: job.reasons.clone(),
+        });
+        let began = Instant::now();
+        let error = match tried(job, voice, attempt, stop.clone()).await {
+            Ok(record) => return Ok(Performed::Made(record)),
+            Err(Failure::Cancelled) => return Err(Failure::Cancelled),
+            Err(Failure::Error(error, _)) => error,
+        };
+        let millis = began.elapsed().as_millis() as u64;
+        if !error.retryable || attempt > job.spec().limits.retries {
+            return Err(Failure::Error(error, millis));
+        }
+        voice.tell(Message::TryFailed(error, millis));
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop > Stop::No) => return Err(Failure::Cancelled),
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    unreachable!("tries are counted without end")
+}
+
+/// Waits for the key's lock; says once who holds it.
+async fn lock(
+    job: &Job,
+    voice: &Voice,
+    stop: &mut watch::Receiver<Stop>,
+) -> Result<(KeyLock, bool), Failure> {
+    let mut waited = false;
+    loop {
+        match job.store.try_lock(&job.key) {
+            Ok(Some(lock)) => return Ok((lock, waited)),
+            Ok(None) => {}
+            Err(error) => return Err(Failure::Error(stored(&error), 0)),
+        }
+        if !std::mem::replace(&mut waited, true) {
+            let id = &job.spec().id;
+            let holder = job.store.lock_holder(&job.key).map_or_else(
+                || "another process".to_owned(),
+                |holder| format!("process {} on {}", holder.pid, holder.host),
+            );
+            let text = format!("`{id}` is being made by {holder}: waiting for its result");
+            voice.tell(Message::Notice("run::waiting", text));
+        }
+        tokio::select! {
+            () = sleep(LOCK_PAUSE) => {}
+            _ = stop.wait_for(|stop| *stop > Stop::No) => return Err(Failure::Cancelled),
+        }
+    }
+}
+
+/// A result that somebody else made since the plan was.
+fn already(job: &Job) -> Result<Option<Record>, Failure> {
+    let failed = |error: cache::Error| Failure::Error(stored(&error), 0);
+    for record in job.store.records(&job.key).map_err(failed)? {
+        if job.store.present(&record).map_err(failed)? {
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+/// One try.
+async fn tried(
+    job: &Arc<Job>,
+    voice: &Voice,
+    attempt: u32,
+    stop: watch::Receiver<Stop>,
+) -> Result<Record, Failure> {
+    let started = jiff::Timestamp::now().to_string();
+    let began = Instant::now();
+    let prepared = blocking(job, prepare).await?;
+    let (outcome, prepared) = run(job, prepared, voice, attempt, stop).await?;
+    let millis = began.elapsed().as_millis() as u64;
+    let made = Made {
+        started,
+        millis,
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        program: format!("tunesmith {}", env!("CARGO_PKG_VERSION")),
+    };
+    let record = blocking(job, move |job| collect(job, &prepared, outcome, made)).await?;
+    show(job, &record, voice).await;
+    Ok(record)
+}
+
+/// Blocking work off the loop.
+async fn blocking<T: Send + 'static>(
+    job: &Arc<Job>,
+    work: impl FnOnce(&Job) -> Result<T, StageError> + Send + 'static,
+) -> Result<T, Failure> {
+    let job = Arc::clone(job);
+    match spawn_blocking(move || work(&job)).await {
+        Ok(done) => done.map_err(|error| Failure::Error(error, 0)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+async fn run(
+    job: &Arc<Job>,
+    prepared: Prepared,
+    voice: &Voice,
+    attempt: u32,
+    stop: watch::Receiver<Stop>,
+) -> Result<(Outcome, Prepared), Failure> {
+    let mut log = Log::open(&job.log, job.mask(), attempt == 1);
+    heading(job, &prepared, &mut log, attempt);
+    let builtin = matches!(job.spec().action, Action::Builtin { .. });
+    let mut heard = Heard::default();
+    let ended = supervise(&prepared.program, stop, |channel, line| {
+        let said = match channel {
+            Channel::Out if builtin => heard.line(&line),
+            _ => Some(StageEvent::Log { text: line }),
+        };
+        if let Some(said) = said {
+            if let Some(text) = logged(&said) {
+                log.line(&text);
+            }
+            voice.tell(Message::Said(log.mask().event(said)));
+        }
+    })
+    .await;
+    let mask = log.mask().clone();
+    let judged = judge(job, &prepared, ended, heard);
+    match judged {
+        Ok(outcome) => Ok((mask.outcome(outcome), prepared)),
+        Err(Failure::Error(error, millis)) => {
+            let error = mask.error(error);
+            log.heading(&format!("failed: {}: {}", error.code, error.message));
+            Err(Failure::Error(error, millis))
+        }
+        Err(Failure::Cancelled) => {
+            log.heading("cancelled");
+            Err(Failure::Cancelled)
+        }
+    }
+}
+
+fn heading(job: &Job, prepared: &Prepared, log: &mut Log, attempt: u32) {
+    let spec = job.spec();
+    let profile = &job.pipeline.profile;
+    log.heading(&format!("stage {} of profile {profile}, try {attempt}", spec.id));
+    log.heading(&format!("key {}", job.key));
+    for reason in &job.reasons {
+        log.heading(&format!("because {reason}"));
+    }
+    match &spec.action {
+        Action::Builtin { stage, .. } => log.heading(&format!("uses {}", stage.kind())),
+        Action::Shell { .. } => log.heading(&format!("run {}", prepared.program.line[2])),
+    }
+}
+
+/// What of an event belongs into the log.
+fn logged(said: &StageEvent) -> Option<String> {
+    match said {
+        StageEvent::Log { text } => Some(text.clone()),
+        StageEvent::Warning { code, text } => Some(format!("warning: {text} ({code})")),
+        StageEvent::Sample { prompt, answer } => Some(format!("asked: {prompt}\nsays: {answer}")),
+        StageEvent::Metric {
+            name,
+            step: Some(step),
+            value,
+        } => Some(format!("step {step}: {name} = {value}")),
+        StageEvent::Metric { name, value, .. } => Some(format!("{name} = {value}")),
+        StageEvent::Progress { .. } => None,
+    }
+}
+
+/// What the program's end means.
+fn judge(
+    job: &Job,
+    prepared: &Prepared,
+    ended: std::io::Result<Ended>,
+    heard: Heard,
+) -> Result<Outcome, Failure> {
+    let failed = |error: StageError| Failure::Error(error, 0);
+    let status = match ended {
+        Ok(Ended::Exit(status)) => status,
+        Ok(Ended::Cancelled) => return Err(Failure::Cancelled),
+        Ok(Ended::TimedOut(limit)) => {
+            let error = StageError::new(
+                "run::timeout",
+                format!("`{}` took longer than {limit:?}", job.spec().id),
+                "raise its `timeout`, or give it less to do",
+            );
+            return Err(failed(error.at("timeout").retryable()));
+        }
+        Err(error) => return Err(failed(StageError::io(&prepared.program.folder, &error))),
+    };
+    match &job.spec().action {
+        Action::Builtin { .. } => heard.ended(status).map_err(failed),
+        Action::Shell { .. } if status.success() => Ok(Outcome::default()),
+        Action::Shell { .. } => {
+            let error = worker::died("the command", status);
+            Err(failed(error.at("run").retryable()))
+        }
+    }
+}
+
+/// Takes the outputs into the store and commits the record. Blocks.
+fn collect(
+    job: &Job,
+    prepared: &Prepared,
+    mut outcome: Outcome,
+    made: Made,
+) -> Result<Record, StageError> {
+    for (name, path) in &prepared.products {
+        let empty = || path.is_dir() && path.read_dir().is_ok_and(|mut dir| dir.next().is_none());
+        if path.symlink_metadata().is_err() || empty() {
+            return Err(missing(job, prepared, name, path));
+        }
+    }
+    if matches!(job.spec().action, Action::Shell { .. })
+        && let Some((_, path)) = prepared.products.iter().find(|(name, _)| name == "metrics")
+        && path.is_file()
+    {
+        outcome.metrics = prepare::metrics(path)?;
+    }
+    // A source that was resolved is found again under its pin, which the lock will name.
+    let parts = match &outcome.pin {
+        Some(pin) => key::pinned(&job.parts, pin),
+        None => job.parts.clone(),
+    };
+    let mut record = Record {
+        key: parts.digest(),
+        parts,
+        outputs: std::collections::BTreeMap::new(),
+        outcome: serde_json::to_value(&outcome).expect("an outcome is plain data"),
+        made,
+    };
+    for (name, path) in &prepared.products {
+        let tree = job.store.adopt(path).map_err(|error| stored(&error))?;
+        record.outputs.insert(name.clone(), tree);
+    }
+    for (path, tree) in job.outside() {
+        if !job.store.unchanged(path, tree).map_err(|error| stored(&error))? {
+            return Err(changed(path));
+        }
+    }
+    job.store.commit(&record).map_err(|error| stored(&error))?;
+    // The result is there: what was kept for resuming is of no more use.
+    let _absent = std::fs::remove_dir_all(prepare::checkpoint(job));
+    Ok(record)
+}
+
+fn missing(job: &Job, prepared: &Prepared, name: &str, path: &std::path::Path) -> StageError {
+    let shown = path
+        .strip_prefix(&prepared.program.folder)
+        .unwrap_or(path)
+        .display();
+    let what = if path.is_dir() { "left empty" } else { "not written" };
+    StageError::new(
+        "run::missing-output",
+        format!("the output `{name}` (`{shown}`) was {what} by `{}`", job.spec().id),
+        "let the command write it, or take it out of `outputs`",
+    )
+    .at("outputs")
+}
+
+fn changed(path: &std::path::Path) -> StageError {
+    StageError::new(
+        "run::input-changed",
+        format!("`{}` changed while the stage read it", path.display()),
+        "the result was discarded; run again when the file is at rest",
+    )
+    .at("inputs")
+}
+
+/// Shows a new result in `out/`; that this fails costs no result.
+async fn show(job: &Arc<Job>, record: &Record, voice: &Voice) {
+    let record = record.clone();
+    let own = Arc::clone(job);
+    let shown = spawn_blocking(move || {
+        let out = Out {
+            store: &own.store,
+            root: &own.out,
+            profile: &own.pipeline.profile,
+        };
+        let spec = own.spec();
+        out.show(&spec.id, &spec.products(), &record, false)
+    });
+    match shown.await {
+        Ok(Ok(found)) => tell_found(&job.spec().id, found, |code, text| {
+            voice.tell(Message::Notice(code, text));
+        }),
+        Ok(Err(error)) => voice.tell(Message::Notice(
+            error.code(),
+            format!("the result of `{}` is stored, but not shown: {error}", job.spec().id),
+        )),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+/// Says what was found in a stage's folder of results.
+pub(crate) fn tell_found(stage: &str, found: Option<Found>, mut tell: impl FnMut(&'static str, String)) {
+    match found {
+        None | Some(Found::Back) => {}
+        Some(Found::Modified(files)) => {
+            let names: Vec<_> = files.iter().map(|file| format!("`{}`", file.display())).collect();
+            let text = format!("the results of `{stage}` were modified by hand: {}", names.join(", "));
+            tell("out::modified", text);
+        }
+        Some(Found::Kept(moves)) => {
+            for (from, to) in moves {
+                let text = format!(
+                    "`{}` was modified by hand: kept as `{}`",
+                    from.display(),
+                    to.display()
+                );
+                tell("out::kept", text);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `runs/<n>.jsonl`: the events of a run, so that it can be looked at later.
+//!
+//! Promises: a run in which nothing happened leaves no file; the newest [`KEPT`] are kept;
+//! a journal that cannot be written does not stop a run. Lines of stages' logs are
+//! left out: they have files of their own.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use stages::StageEvent;
+
+use crate::event::{Envelope, Event};
+
+/// Journals kept.
+const KEPT: usize = 100;
+
+/// A run's journal.
+pub(crate) struct Journal {
+    folder: PathBuf,
+    /// Lines told before anything happened.
+    waiting: Vec<u8>,
+    file: Option<BufWriter<File>>,
+    worth_keeping: bool,
+}
+
+impl Journal {
+    /// A journal below `.tunesmith`.
+    pub(crate) fn new(home: &Path) -> Self {
+        Self {
+            folder: home.join("runs"),
+            waiting: Vec::new(),
+            file: None,
+            worth_keeping: false,
+        }
+    }
+
+    /// Writes an event down.
+    pub(crate) fn hear(&mut self, told: &Envelope) {
+        if let Event::Stage {
+            said: StageEvent::Log { .. },
+            ..
+        } = told.event
+        {
+            return;
+        }
+        serde_json::to_writer(&mut self.waiting, told).expect("events are plain data");
+        self.waiting.push(b'\n');
+        match told.event {
+            Event::StageStarted { .. } => self.worth_keeping = true,
+            // Progress may wait in the buffer.
+            Event::Stage { .. } => return self.write(false),
+            _ => {}
+        }
+        self.write(true);
+    }
+
+    fn write(&mut self, flush: bool) {
+        if !self.worth_keeping {
+            return;
+        }
+        if self.file.is_none() {
+            self.file = open(&self.folder).map(BufWriter::new);
+        }
+        if let Some(file) = &mut self.file {
+            let written = file.write_all(&self.waiting);
+            let _lost = written.and_then(|()| if flush { file.flush() } else { Ok(()) });
+        }
+        self.waiting.clear();
+    }
+}
+
+/// The next number's file, after dropping the oldest.
+fn open(folder: &Path) -> Option<File> {
+    std::fs::create_dir_all(folder).ok()?;
+    let mut numbers = numbers(folder);
+    numbers.sort_unstable();
+    for old in numbers.iter().rev().skip(KEPT - 1) {
+        let _gone = std::fs::remove_file(folder.join(format!("{old}.jsonl")));
+    }
+    let mut next = numbers.last().map_or(1, |last| last + 1);
+    loop {
+        let path = folder.join(format!("{next}.jsonl"));
+        match File::options().write(true).create_new(true).open(path) {
+            Ok(file) => return Some(file),
+            // Another process took the number.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => next += 1,
+            Err(_) => return None,
+        }
+    }
+}
+
+fn numbers(folder: &Path) -> Vec<u64> {
+    std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_suffix(".jsonl")?.parse().ok()
+        })
+        .collect()
+}

@@ -1,0 +1,141 @@
+//! Makes it so: the scheduler, its pools, and the executor of one stage. The only async room.
+//!
+//! Promises: a result exists when its record is committed; a run that is killed at any
+//! moment leaves a whole store; children never outlive the command. Everything that
+//! happens is told as events. Must not know: who listens, how anything is drawn.
+
+mod executor;
+mod finish;
+mod gates;
+mod guard;
+mod job;
+mod journal;
+mod lines;
+mod log;
+mod mask;
+mod out;
+mod pools;
+mod prepare;
+mod process;
+mod project;
+mod scheduler;
+mod settle;
+mod shell;
+mod worker;
+
+use std::collections::BTreeSet;
+
+use crate::config::{Fault, Faults};
+use crate::event::Envelope;
+use crate::graph::Graph;
+use crate::plan::{self, Planner};
+use scheduler::Scheduler;
+
+pub use guard::{GUARD, guard};
+pub use log::log_path;
+pub use project::{OpenError, Project, home};
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Stage names; empty means what the pipeline says.
+    pub targets: Vec<String>,
+    /// Stages whose results do not count.
+    pub forced: BTreeSet<String>,
+    /// Whether independent stages start after a failure.
+    pub keep_going: bool,
+    /// Only results that the lock names count.
+    pub locked: bool,
+    /// Everything is made anew.
+    pub recompute: bool,
+    /// No network.
+    pub frozen: bool,
+    /// Size of the cpu pool, and threads a stage may use; `None` means this machine's cores.
+    pub jobs: Option<usize>,
+    /// Whether `pipeline.lock` is brought up to date.
+    pub write_lock: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything asked for is there.
+    Ok,
+    /// A stage failed.
+    Failed,
+    /// A gate is broken.
+    Gate,
+    /// The lock forbids going on.
+    Locked,
+    /// People have to decide something first.
+    People,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// Why a run could not be.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The pipeline is at fault.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    /// The operating system refused threads or signals.
+    #[error("cannot start: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// Runs a project; `tell` hears everything that happens.
+pub fn run(
+    project: &Project,
+    options: &Options,
+    tell: &mut dyn FnMut(&Envelope),
+) -> Result<Verdict, RunError> {
+    let selected = selection(project, options)?;
+    let planner = planner(project, options, &selected, false);
+    Scheduler::new(project, options, planner, selected, tell).run()
+}
+
+/// The stages that a run works on, in order.
+pub fn selection(project: &Project, options: &Options) -> Result<Vec<usize>, Faults> {
+    let Project {
+        pipeline, graph, ..
+    } = project;
+    let selected = graph.selection(pipeline, &options.targets)?;
+    forced_exist(graph, project, options)?;
+    Ok(selected)
+}
+
+fn forced_exist(graph: &Graph, project: &Project, options: &Options) -> Result<(), Faults> {
+    let forced: Vec<_> = options.forced.iter().cloned().collect();
+    graph.named(&project.pipeline, &forced).map(drop)
+}
+
+/// A planner that answers as a run with these options would ask.
+pub fn planner<'a>(
+    project: &'a Project,
+    options: &Options,
+    selected: &[usize],
+    preview: bool,
+) -> Planner<'a> {
+    let named = if options.targets.is_empty() {
+        BTreeSet::new()
+    } else {
+        let ids = selected.iter();
+        ids.map(|stage| project.pipeline.stages[*stage].id.clone())
+            .collect()
+    };
+    let asked = plan::Options {
+        locked: options.locked,
+        recompute: options.recompute,
+        frozen: options.frozen,
+        forced: options.forced.clone(),
+        named,
+        preview,
+    };
+    Planner::new(&project.pipeline, &project.store, &project.lock, asked)
+}
+
+/// A fault that stands in no file.
+pub(crate) fn fault(code: &str, message: String, mend: &str) -> Fault {
+    Fault::nowhere(code, message).mend(mend)
+}

@@ -1,0 +1,259 @@
+//! Before a stage runs: its scratch folder, its inputs in it, its environment and its
+//! command line.
+//!
+//! Promises: the environment is the declared one and nothing else; a built-in stage reads
+//! blobs in place, a shell command gets files of its own that it may write to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cache::Scratch;
+use serde_json::Value;
+use stages::contract::WorkerRequest;
+use stages::{Params, Stage, StageError};
+
+use super::job::{Job, read_in_place};
+use super::process::Program;
+use super::{shell, worker};
+use crate::config::Action;
+use crate::plan::Item;
+
+/// Variables that every stage sees, unkeyed.
+const PASSED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
+
+/// Variables that built-in stages see besides: how this machine reaches the network.
+const NETWORK: [&str; 9] = [
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "https_proxy",
+    "http_proxy",
+    "all_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+];
+
+/// A stage ready to start.
+pub(crate) struct Prepared {
+    /// Goes with everything in it when dropped.
+    pub(crate) scratch: Scratch,
+    pub(crate) program: Program,
+    /// Product names and where the stage leaves them.
+    pub(crate) products: Vec<(String, PathBuf)>,
+}
+
+/// The store's error as a stage's.
+pub(crate) fn stored(error: &cache::Error) -> StageError {
+    StageError::new(error.code(), error.to_string(), error.mend())
+}
+
+/// Lays everything out. Blocks.
+pub(crate) fn prepare(job: &Job) -> Result<Prepared, StageError> {
+    let scratch = job.store.scratch().map_err(|error| stored(&error))?;
+    match &job.spec().action {
+        Action::Builtin { stage, params } => builtin(job, *stage, params, scratch),
+        Action::Shell { command, outputs } => command_line(job, command, outputs, scratch),
+    }
+}
+
+fn builtin(
+    job: &Job,
+    stage: &dyn Stage,
+    params: &Params,
+    scratch: Scratch,
+) -> Result<Prepared, StageError> {
+    let mut inputs = BTreeMap::new();
+    for (port, items) in &job.inputs {
+        let mut paths = Vec::new();
+        for item in items {
+            let place = scratch.path().join(&item.place);
+            view(job, item, &place)?;
+            paths.push(place);
+        }
+        inputs.insert(port.clone(), paths);
+    }
+    let output = folder(&scratch.path().join("output"))?;
+    let home = job.store.home();
+    let request = WorkerRequest {
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        kind: stage.kind().to_owned(),
+        version: stage.version(),
+        params: params.given().clone(),
+        inputs,
+        output: output.clone(),
+        checkpoint: folder(&checkpoint(job))?,
+        keep: folder(&home.join("kept").join(stage.kind()))?,
+        seed: job.spec().seed,
+        threads: job.threads,
+        pin: job.pin.clone(),
+        network: job.network,
+    };
+    let mut env = environment(job, stage.passes_env().iter().copied().chain(NETWORK))?;
+    env.push(("RAYON_NUM_THREADS".to_owned(), job.threads.to_string()));
+    let worker = worker::find()?;
+    let products = stage.products().iter();
+    Ok(Prepared {
+        products: products
+            .map(|product| (product.name.to_owned(), output.join(product.path)))
+            .collect(),
+        program: Program {
+            line: vec![worker.display().to_string()],
+            folder: scratch.path().to_owned(),
+            env,
+            input: serde_json::to_string(&request).expect("a request is plain data"),
+            limit: job.spec().limits.timeout,
+        },
+        scratch,
+    })
+}
+
+/// Where this key's checkpoints lie.
+pub(crate) fn checkpoint(job: &Job) -> PathBuf {
+    job.store.home().join("checkpoints").join(job.key.to_string())
+}
+
+fn command_line(
+    job: &Job,
+    command: &str,
+    outputs: &[(String, String)],
+    scratch: Scratch,
+) -> Result<Prepared, StageError> {
+    let work = folder(&scratch.path().join("work"))?;
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut laid = Vec::new();
+    for (port, all) in &job.inputs {
+        for item in all {
+            let place = item.place.clone();
+            places.entry(port.clone()).or_default().push(place.clone());
+            laid.push((place, item));
+        }
+    }
+    let mut wanted = BTreeMap::new();
+    for (name, path) in outputs {
+        wanted.insert(name.clone(), shell::output(path)?);
+    }
+    let taken: Vec<_> = laid.iter().map(|(place, _)| place.clone()).collect();
+    shell::disjoint(&taken, &wanted.values().cloned().collect::<Vec<_>>())?;
+    // Folders first: what lies inside one is there already then.
+    laid.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then(a.cmp(b)));
+    for (place, item) in laid {
+        copy(job, item, &work.join(place))?;
+    }
+    for (name, path) in outputs {
+        let place = work.join(&wanted[name]);
+        folder(if path.ends_with('/') {
+            &place
+        } else {
+            place.parent().unwrap_or(&work)
+        })?;
+    }
+    let filled = shell::fill(command, &places, &wanted)?;
+    Ok(Prepared {
+        products: wanted
+            .into_iter()
+            .map(|(name, path)| (name, work.join(path)))
+            .collect(),
+        program: Program {
+            line: vec!["sh".into(), "-c".into(), filled],
+            folder: work,
+            env: environment(job, std::iter::empty())?,
+            input: String::new(),
+            limit: job.spec().limits.timeout,
+        },
+        scratch,
+    })
+}
+
+/// An input to read: links to blobs, or to a file too big for the store.
+fn view(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
+    folder(place.parent().expect("an input lies in a folder"))?;
+    match read_in_place(item) {
+        Some(path) => {
+            std::os::unix::fs::symlink(path, place).map_err(|error| StageError::io(place, &error))
+        }
+        None => job.store.view(&item.tree, place).map_err(|error| stored(&error)),
+    }
+}
+
+/// An input of the stage's own.
+fn copy(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
+    if place.exists() {
+        return Ok(());
+    }
+    folder(place.parent().expect("an input lies in a folder"))?;
+    match read_in_place(item) {
+        // Too big to copy for every run; it is looked at again afterwards.
+        Some(path) => {
+            std::os::unix::fs::symlink(path, place).map_err(|error| StageError::io(place, &error))
+        }
+        None => job.store.lay_out_copy(&item.tree, place).map_err(|error| stored(&error)),
+    }
+}
+
+fn folder(path: &Path) -> Result<PathBuf, StageError> {
+    std::fs::create_dir_all(path).map_err(|error| StageError::io(path, &error))?;
+    Ok(path.to_owned())
+}
+
+/// The whole environment of a stage; what is written in the file wins.
+fn environment(
+    job: &Job,
+    passed: impl Iterator<Item = &'static str>,
+) -> Result<Vec<(String, String)>, StageError> {
+    let mut env = BTreeMap::new();
+    for name in PASSED.into_iter().chain(passed) {
+        if let Ok(value) = std::env::var(name) {
+            env.insert(name.to_owned(), value);
+        }
+    }
+    env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
+    env.insert("TZ".to_owned(), "UTC".to_owned());
+    for name in &job.spec().secrets {
+        let value = std::env::var(name).map_err(|_| {
+            StageError::new(
+                "run::secret-not-set",
+                format!("the secret `{name}` is not in the environment"),
+                format!("export {name}, then run again"),
+            )
+            .at("secrets")
+        })?;
+        env.insert(name.clone(), value);
+    }
+    env.extend(job.spec().env.clone());
+    Ok(env.into_iter().collect())
+}
+
+/// Metrics of a shell stage: an output called `metrics` that is a JSON object of numbers;
+/// deeper objects give dotted names.
+pub(crate) fn metrics(path: &Path) -> Result<BTreeMap<String, f64>, StageError> {
+    let text = std::fs::read_to_string(path).map_err(|error| StageError::io(path, &error))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| {
+        StageError::new(
+            "run::bad-metrics",
+            format!("the output `metrics` is not JSON: {error}"),
+            "write an object of numbers, `{\"accuracy\": 0.9}`, or call the output something else",
+        )
+        .at("outputs")
+    })?;
+    let mut found = BTreeMap::new();
+    collect("", &value, &mut found);
+    Ok(found)
+}
+
+fn collect(name: &str, value: &Value, found: &mut BTreeMap<String, f64>) {
+    match value {
+        Value::Number(number) => found.extend(number.as_f64().map(|value| (name.to_owned(), value))),
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let name = if name.is_empty() {
+                    field.clone()
+                } else {
+                    format!("{name}.{field}")
+                };
+                collect(&name, value, found);
+            }
+        }
+        _ => {}
+    }
+}

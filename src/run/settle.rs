@@ -1,0 +1,202 @@
+//! What follows when a stage has come to its end, well or not.
+
+use std::collections::BTreeMap;
+
+use cache::{Digest, Record};
+use stages::{Outcome, StageError};
+
+use super::executor::tell_found;
+use super::gates;
+use super::job::{Failure, Performed};
+use super::out::Out;
+use super::scheduler::{Scheduler, State};
+use crate::event::Event;
+use crate::plan::PlanError;
+
+/// The end of a stage's error code when people have to decide something first.
+const PEOPLE: &str = "::waiting-for-people";
+
+impl Scheduler<'_> {
+    /// A result that was there.
+    pub(super) fn fresh(&mut self, stage: usize, record: &Record, restored: bool) {
+        let outcome = outcome(record);
+        self.tally.fresh += 1;
+        self.say(Event::StageFresh {
+            stage: self.id(stage),
+            metrics: outcome.metrics.clone(),
+            restored,
+        });
+        self.show(stage, record, !restored);
+        self.settle(stage, record, &outcome);
+    }
+
+    /// Brings the stage's folder of results up to date.
+    pub(super) fn show(&mut self, stage: usize, record: &Record, fresh: bool) {
+        let spec = self.spec(stage);
+        let root = self.project.out();
+        let out = Out {
+            store: &self.project.store,
+            root: &root,
+            profile: &self.project.pipeline.profile,
+        };
+        let mut notices = Vec::new();
+        match out.show(&spec.id, &spec.products(), record, fresh) {
+            Ok(found) => tell_found(&spec.id, found, |code, text| notices.push((code, text))),
+            Err(error) => notices.push((
+                error.code(),
+                format!("the result of `{}` is stored, but not shown: {error}", spec.id),
+            )),
+        }
+        for (code, text) in notices {
+            self.notice(code, text);
+        }
+    }
+
+    pub(super) fn notice(&mut self, code: &str, text: String) {
+        self.say(Event::Notice {
+            code: code.to_owned(),
+            text,
+        });
+    }
+
+    /// The stage has a result: remember it, look at its gates, open what is below it.
+    pub(super) fn settle(&mut self, stage: usize, record: &Record, outcome: &Outcome) {
+        let spec = self.spec(stage);
+        if let Err(error) = self.planner.settle(stage, record) {
+            // Losing it costs reasons and time, no result.
+            self.notice(error.code(), error.to_string());
+        }
+        self.lock_entries(stage, record, outcome);
+        self.set(stage, State::Settled);
+        let mut broken = Vec::new();
+        for event in gates::look(&spec.id, &spec.gates, &outcome.metrics) {
+            if let Event::Gate {
+                metric,
+                passed: false,
+                ..
+            } = &event
+            {
+                broken.push(metric.clone());
+            }
+            self.say(event);
+        }
+        if !broken.is_empty() {
+            self.tally.gate = true;
+            let because = format!("`{}` does not pass its gate on `{}`", spec.id, broken.join("`, `"));
+            self.skip_below(stage, &because);
+        }
+        self.settled.insert(stage, record.outputs.clone());
+        for child in self.project.graph.children(stage) {
+            if let State::Waiting(missing) = &mut self.states[child]
+                && self.inside[child]
+            {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.open.push(child);
+                }
+            }
+        }
+    }
+
+    /// Nothing below `stage` can run.
+    pub(super) fn skip_below(&mut self, stage: usize, because: &str) {
+        for below in self.project.graph.descendants(&[stage]) {
+            if self.inside[below] && matches!(self.states[below], State::Waiting(_)) && below != stage
+            {
+                self.skip(below, because);
+            }
+        }
+    }
+
+    pub(super) fn skip(&mut self, stage: usize, because: &str) {
+        self.set(stage, State::Skipped);
+        self.say(Event::StageSkipped {
+            stage: self.id(stage),
+            because: because.to_owned(),
+        });
+    }
+
+    /// An executor is done.
+    pub(super) fn ended(&mut self, stage: usize, ended: Result<Performed, Failure>) {
+        match ended {
+            Ok(Performed::Made(record)) => self.made(stage, &record),
+            Ok(Performed::Taken(record)) => self.fresh(stage, &record, true),
+            Err(Failure::Cancelled) => {
+                self.skip(stage, "the run was cancelled");
+                self.skip_below(stage, "the run was cancelled");
+            }
+            Err(Failure::Error(error, millis)) => self.failed(stage, error, millis),
+        }
+    }
+
+    fn made(&mut self, stage: usize, record: &Record) {
+        let outcome = outcome(record);
+        let digests: BTreeMap<String, Digest> = record
+            .outputs
+            .iter()
+            .map(|(name, tree)| (name.clone(), tree.digest()))
+            .collect();
+        self.tally.ran += 1;
+        self.say(Event::StageDone {
+            stage: self.id(stage),
+            millis: record.made.millis,
+            outcome: outcome.clone(),
+            unchanged: self.before.get(&stage) == Some(&digests),
+        });
+        self.settle(stage, record, &outcome);
+    }
+
+    fn failed(&mut self, stage: usize, error: StageError, millis: u64) {
+        let people = error.code.ends_with(PEOPLE);
+        if people {
+            self.tally.people = true;
+        } else {
+            self.tally.failed = true;
+        }
+        self.say_failed(stage, error, millis, false);
+        self.set(stage, State::Failed);
+        let because = format!("`{}` failed", self.id(stage));
+        self.skip_below(stage, &because);
+        if !self.options.keep_going && !people {
+            self.drop_queued(&because);
+        }
+    }
+
+    pub(super) fn say_failed(&mut self, stage: usize, error: StageError, millis: u64, again: bool) {
+        let spec = self.spec(stage);
+        let event = Event::StageFailed {
+            stage: spec.id.clone(),
+            place: self.project.pipeline.shown_place(&spec.place(&error.field)),
+            error,
+            millis,
+            log: self.project.log(&spec.id),
+            again,
+        };
+        self.say(event);
+    }
+
+    /// The plan has no answer: a local input is gone, or the lock forbids going on.
+    pub(super) fn undecided(&mut self, stage: usize, error: &PlanError) {
+        self.tally.locked |= error.is_locked();
+        let field = match error {
+            PlanError::Input { port, .. } => format!("inputs.{port}"),
+            _ => String::new(),
+        };
+        let error = StageError::new(error.code(), error.to_string(), error.mend()).at(&field);
+        self.failed(stage, error, 0);
+    }
+
+    pub(super) fn ready(&mut self, stage: usize) {
+        self.set(stage, State::Ready);
+        self.say(Event::StageReady {
+            stage: self.id(stage),
+        });
+        let because = format!("`{}` runs only when named", self.id(stage));
+        self.skip_below(stage, &because);
+    }
+}
+
+/// What the stage found out beside its files.
+pub(super) fn outcome(record: &Record) -> Outcome {
+    serde_json::from_value(record.outcome.clone()).unwrap_or_default()
+}

@@ -1,0 +1,110 @@
+//! Stage `train`: QLoRA of a base model on encoded rows.
+//!
+//! Promises: learns assistant tokens only; the same inputs give the same adapter, also when
+//! the run was killed and resumed; nothing about the machine enters the outputs. Must not
+//! know: how gradients are computed (`qlora`), where rows come from.
+
+mod fields;
+mod report;
+mod rows;
+mod settings;
+mod telling;
+
+use qlora::train::{Example, train};
+use qlora::{Adapter, Dtype, Model};
+
+use crate::adapter_files;
+use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
+use crate::contract::{
+    Context, Fault, Field, Outcome, Params, Pool, Port, Product, Site, Stage, StageError,
+};
+use crate::conversation::CONVERSATION_VERSION;
+use crate::format::FORMAT_VERSION;
+use crate::prompt::PROMPT_VERSION;
+use telling::Telling;
+
+/// The stage.
+pub struct Train;
+
+impl Stage for Train {
+    fn kind(&self) -> &'static str {
+        "train"
+    }
+
+    fn about(&self) -> &'static str {
+        "trains a LoRA adapter on a frozen, optionally 4-bit base model (QLoRA)"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn shared(&self) -> &'static [(&'static str, u32)] {
+        &[
+            ("conversation", CONVERSATION_VERSION),
+            ("engine", qlora::ENGINE_VERSION),
+            ("format", FORMAT_VERSION),
+            ("prompt", PROMPT_VERSION),
+            ("template", TEMPLATE_VERSION),
+        ]
+    }
+
+    fn fields(&self) -> &'static [Field] {
+        fields::FIELDS
+    }
+
+    fn inputs(&self) -> &'static [Port] {
+        fields::INPUTS
+    }
+
+    fn products(&self) -> &'static [Product] {
+        fields::PRODUCTS
+    }
+
+    fn pool(&self) -> Pool {
+        Pool::Cpu
+    }
+
+    fn check(&self, params: &Params, _site: &Site) -> Vec<Fault> {
+        settings::faults(params)
+    }
+
+    fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
+        let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?;
+        let context = params.int("context").unwrap_or(2048) as usize;
+        let rows = rows::examples(&base, ctx.input("train")?, context)?;
+        let val = match ctx.optional("val") {
+            Some(path) => rows::examples(&base, path, context)?,
+            None => Vec::new(),
+        };
+        ctx.log(format!(
+            "{} rows to train on, {} held out, longest {} tokens",
+            rows.len(),
+            val.len(),
+            longest(&rows)
+        ));
+        let config = settings::train_config(params, ctx.seed, &base, rows.len())?;
+        let mut model =
+            Model::load(&base.files, quantization(params)).map_err(|error| engine(&error))?;
+        let mut adapter = Adapter::new(model.config(), &settings::lora(params, ctx.seed)?)
+            .map_err(|error| engine(&error))?;
+        let mut telling = Telling::new(ctx, &base);
+        let done = train(
+            &mut model,
+            &mut adapter,
+            &rows,
+            &val,
+            &config,
+            Some(&ctx.checkpoint),
+            &mut |event| telling.tell(event),
+            ctx.cancel,
+        )
+        .map_err(|error| engine(&error))?;
+        adapter_files::save(&adapter, &ctx.output.join("adapter"), Dtype::F32)?;
+        report::write(&ctx.output, &done, (rows.len(), val.len()), ctx)
+    }
+}
+
+fn longest(rows: &[Example]) -> usize {
+    rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)
+}

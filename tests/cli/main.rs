@@ -1,0 +1,9 @@
+//! The command, tested as people use it: a project in a temporary folder, commands, and the
+//! whole of what they say. One binary; one module a feature.
+
+mod crash;
+mod failures;
+mod interrupt;
+mod project;
+mod run;
+mod together;
