@@ -194,7 +194,7 @@ pub(super) fn system(tools: &ToolSet) -> String {
 }
 
 /// The default shares: the plan's composition without general rows.
-pub(super) fn plan_mix() -> BTreeMap<Kind, f64> {
+pub(in crate::synthesize) fn plan_mix() -> BTreeMap<Kind, f64> {
     let mix = json!({"single": 0.48, "contrastive": 0.15, "negative": 0.13, "crud": 0.1, "multi_turn": 0.08, "compound": 0.06});
     serde_json::from_value(mix).expect("the kinds are known")
 }

@@ -233,7 +233,7 @@ fn nothing_is_spent_without_a_budget_or_beyond_it() {
     assert_eq!(server.asked().len(), 0);
     // Enough for what is expected, not for the worst case of a third request.
     let bench = Bench::new();
-    let tight = with(json!({"budget_usd": 0.075}));
+    let tight = with(json!({"budget_usd": 0.063}));
     let error = ask(&bench, &server.url, 12, &tight).err().unwrap();
     assert_eq!(error.code, "synthesize::budget-spent");
     let asked = server.asked().len();
