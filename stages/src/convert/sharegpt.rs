@@ -86,7 +86,7 @@ fn answer(role: &str, body: &str, foreign: &mut Foreign) -> Result<Said, Dropped
     let mut body = body.to_owned();
     if let Some(thought) = between(&body, "<think>", "</think>").next() {
         let whole = format!("<think>{thought}</think>");
-        body = body.replace(&whole, "").trim().to_owned();
+        body = String::from(body.replace(&whole, "").trim());
         foreign.mended.push("thought-removed");
     }
     let bodies: Vec<String> = if role == "function_call" {
@@ -120,16 +120,19 @@ fn answer(role: &str, body: &str, foreign: &mut Foreign) -> Result<Said, Dropped
 }
 
 fn call(text: &str, foreign: &mut Foreign) -> Result<super::foreign::Asked, Dropped> {
-    let mut text = text.trim().to_owned();
-    if text.starts_with("\\n") || text.ends_with("\\n") {
-        text = text.replace("\\n", " ").trim().to_owned();
+    let whole = text.trim();
+    let text = whole
+        .trim_start_matches("\\n")
+        .trim_end_matches("\\n")
+        .trim();
+    if text.len() < whole.len() {
         foreign.mended.push("literal-newlines");
     }
-    if serde_json::from_str::<Value>(&text).is_err() {
+    if serde_json::from_str::<Value>(text).is_err() {
         foreign.mended.push("python-literal");
     }
-    let Some(mut value) = lenient::read(&text) else {
-        return drop_for("broken-call", &text);
+    let Some(mut value) = lenient::read(text) else {
+        return drop_for("broken-call", text);
     };
     // Some rows hold the name inside the arguments.
     if value.get("name").is_none()
