@@ -99,15 +99,14 @@ pub(super) fn asked(value: &Value, mended: &mut Vec<&'static str>) -> Result<Ask
     let Some(name) = value.get("name").and_then(Value::as_str) else {
         return drop_for("call-without-name", value.to_string());
     };
-    let arguments = match value.get("arguments") {
-        Some(arguments) => arguments,
-        None => {
-            let Some(arguments) = value.get("parameters") else {
-                return drop_for("call-without-arguments", value.to_string());
-            };
-            mended.push("parameters-key");
-            arguments
-        }
+    let arguments = if let Some(arguments) = value.get("arguments") {
+        arguments
+    } else {
+        let Some(arguments) = value.get("parameters") else {
+            return drop_for("call-without-arguments", value.to_string());
+        };
+        mended.push("parameters-key");
+        arguments
     };
     let arguments = match arguments {
         Value::Object(arguments) => arguments.clone(),

@@ -51,8 +51,9 @@ fn listed(value: &Value) -> Option<Vec<Value>> {
 }
 
 fn declared_in(system: &str, mended: &mut Vec<&'static str>) -> Vec<crate::tools::ToolSpec> {
-    let inside = between(system, "<tools>", "</tools>").next();
-    match inside.and_then(lenient::read) {
+    // The instructions name the tags too, with nothing inside.
+    let inside = between(system, "<tools>", "</tools>").find_map(lenient::read);
+    match inside {
         Some(Value::Array(list)) => specs(&list, mended),
         Some(one) => specs(&[one], mended),
         None => declared(system, mended),
@@ -85,7 +86,7 @@ fn answer(role: &str, body: &str, foreign: &mut Foreign) -> Result<Said, Dropped
     let mut body = body.to_owned();
     if let Some(thought) = between(&body, "<think>", "</think>").next() {
         let whole = format!("<think>{thought}</think>");
-        body = body.replace(&whole, "").trim().to_owned();
+        body = String::from(body.replace(&whole, "").trim());
         foreign.mended.push("thought-removed");
     }
     let bodies: Vec<String> = if role == "function_call" {
@@ -119,16 +120,19 @@ fn answer(role: &str, body: &str, foreign: &mut Foreign) -> Result<Said, Dropped
 }
 
 fn call(text: &str, foreign: &mut Foreign) -> Result<super::foreign::Asked, Dropped> {
-    let mut text = text.trim().to_owned();
-    if text.starts_with("\\n") || text.ends_with("\\n") {
-        text = text.replace("\\n", " ").trim().to_owned();
+    let whole = text.trim();
+    let text = whole
+        .trim_start_matches("\\n")
+        .trim_end_matches("\\n")
+        .trim();
+    if text.len() < whole.len() {
         foreign.mended.push("literal-newlines");
     }
-    if serde_json::from_str::<Value>(&text).is_err() {
+    if serde_json::from_str::<Value>(text).is_err() {
         foreign.mended.push("python-literal");
     }
-    let Some(mut value) = lenient::read(&text) else {
-        return drop_for("broken-call", &text);
+    let Some(mut value) = lenient::read(text) else {
+        return drop_for("broken-call", text);
     };
     // Some rows hold the name inside the arguments.
     if value.get("name").is_none()
