@@ -37,7 +37,7 @@ const NETWORK: [&str; 9] = [
 /// A stage ready to start.
 pub(crate) struct Prepared {
     /// Goes with everything in it when dropped.
-    pub(crate) scratch: Scratch,
+    pub(crate) _scratch: Scratch,
     pub(crate) program: Program,
     /// Product names and where the stage leaves them.
     pub(crate) products: Vec<(String, PathBuf)>,
@@ -104,7 +104,7 @@ fn builtin(
             input: serde_json::to_string(&request).expect("a request is plain data"),
             limit: job.spec().limits.timeout,
         },
-        scratch,
+        _scratch: scratch,
     })
 }
 
@@ -161,7 +161,7 @@ fn command_line(
             input: String::new(),
             limit: job.spec().limits.timeout,
         },
-        scratch,
+        _scratch: scratch,
     })
 }
 

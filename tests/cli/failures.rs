@@ -19,7 +19,27 @@ stages:
     outputs: { it: it.txt }
 "#,
     );
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      first     runs: it has no result yet
+      first     failed after [TIME]
+                run::exit: the command exits with status 3
+                  at pipeline.yaml:5:5
+                mend look at its log
+                 log the end of [DIR]/.tunesmith/logs/default/first.log
+                   | working
+                   | no such thing
+      second    skipped: `first` failed
+
+      first     failed [TIME]
+      1 stage skipped
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log first
+    ");
     project.verify();
 }
 
@@ -37,7 +57,22 @@ stages:
     outputs: { it: it/ }
 "#,
     );
-    insta::assert_snapshot!(project.says(&["run", "first"]), @"");
+    insta::assert_snapshot!(project.says(&["run", "first"]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      first     runs: it has no result yet
+      first     failed after [TIME]
+                run::missing-output: the output `it` (`it.txt`) was not written by `first`
+                  at pipeline.yaml:6:5
+                mend let the command write it, or take it out of `outputs`
+
+      first     failed [TIME]
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log first
+    ");
     let said = project.says(&["run", "empty"]);
     assert!(said.contains("the output `it` (`it`) was left empty"), "{said}");
 }
@@ -71,7 +106,22 @@ stages:
     timeout: 1s
 "#,
     );
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      slow      runs: it has no result yet
+      slow      failed after [TIME]
+                run::timeout: `slow` took longer than 1s
+                  at pipeline.yaml:7:5
+                mend raise its `timeout`, or give it less to do
+
+      slow      failed [TIME]
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log slow
+    ");
 }
 
 #[test]
@@ -88,7 +138,21 @@ stages:
     );
     // A failing `test` alone does not end a `sh -c`: the last command decides.
     project.edit("pipeline.yaml", "-ge 2; touch", "-ge 2 && touch");
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      shaky     runs: it has no result yet
+      shaky     failed after [TIME], will try again: the command exits with status 1
+      shaky     runs again, try 2
+      shaky     done in [TIME]
+
+      shaky     ran [TIME]
+
+      done in [TIME], 1 stage ran
+      results  out/default/
+    ");
     assert_eq!(project.marks("tries").len(), 2);
 }
 
@@ -99,7 +163,7 @@ fn secrets_are_passed_and_never_shown() {
 name: demo
 stages:
   send:
-    run: echo "using $API_TOKEN of ${#API_TOKEN} letters"; exit 1
+    run: echo "using $API_TOKEN of $(printf %s "$API_TOKEN" | wc -c) letters"; exit 1
     outputs: { it: it.txt }
     secrets: [API_TOKEN]
 "#,
