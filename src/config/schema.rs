@@ -1,6 +1,6 @@
 //! JSON Schema of `pipeline.yaml` for editors, made from the registry.
 //!
-//! Promises: whatever [`super::load`] accepts, the schema accepts; names, types, ranges
+//! Promises: whatever [`super::load()`] accepts, the schema accepts; names, types, ranges
 //! and one line of help come from the same tables that the parser reads.
 //! Source: JSON Schema draft-07, which every YAML language server knows.
 

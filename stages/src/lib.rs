@@ -8,25 +8,27 @@ mod adapter_files;
 mod base;
 pub mod contract;
 pub mod conversation;
+pub mod convert;
 pub mod eval;
 pub mod eval_prompts;
 pub mod export;
 pub mod fetch;
 pub mod format;
 mod http;
-pub mod prompt;
 #[cfg(test)]
 mod model_tests;
+pub mod prompt;
 pub mod registry;
+mod sha256;
 pub mod similarity;
 pub mod split;
+pub mod synthesize;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tools;
 pub mod train;
-pub mod validate;
-mod sha256;
 pub mod upload;
+pub mod validate;
 
 pub use contract::{
     Context, Effect, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site, Stage,

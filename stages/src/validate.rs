@@ -25,6 +25,7 @@ use crate::similarity::{Guarded, SIMILARITY_VERSION, normal};
 use crate::tools::ToolSet;
 
 pub use length::{CountTokens, Estimate};
+pub(crate) use row::Checker;
 
 /// The stage.
 pub struct Validate;

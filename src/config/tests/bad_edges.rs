@@ -327,7 +327,7 @@ stages:
 ";
     let (pipeline, graph) = super::open(yaml).unwrap_or_else(|faults| panic!("{faults}"));
     let faults = crate::check::stages(&pipeline, &graph, graph.order());
-    assert_snapshot!(drawn(faults.err().expect("a fault")), @r##"
+    assert_snapshot!(drawn(faults.expect_err("a fault")), @r##"
     train::thirteen
 
       × stage `model`: 13 is refused: base<fetch rows<fetch from 1 local files

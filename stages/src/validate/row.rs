@@ -17,7 +17,7 @@ use crate::tools::ToolSet;
 const ANSWER: usize = 512;
 
 /// Checks rows against one tool list.
-pub(super) struct Checker<'a> {
+pub(crate) struct Checker<'a> {
     tools: &'a ToolSet,
     system: String,
     eval: Option<&'a Guarded>,
@@ -28,7 +28,7 @@ pub(super) struct Checker<'a> {
 type Found = (&'static str, String);
 
 impl<'a> Checker<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         tools: &'a ToolSet,
         eval: Option<&'a Guarded>,
         counter: &'a dyn CountTokens,
@@ -43,7 +43,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    pub(super) fn faults(&self, row: &Conversation) -> Vec<Found> {
+    pub(crate) fn faults(&self, row: &Conversation) -> Vec<Found> {
         let mut found: Vec<Found> = row
             .shape_faults()
             .into_iter()
@@ -179,7 +179,7 @@ fn kind_fault(row: &Conversation) -> Option<Found> {
         Kind::Negative | Kind::General if calls > 0 => "but it calls a tool",
         Kind::Single if calls != 1 => "but it has not exactly one call",
         Kind::Compound if !together => "but no answer of it has several calls",
-        Kind::MultiTurn if users < 2 => "but the user speaks only once",
+        Kind::MultiTurn if users < 2 && calls < 2 => "but it holds a single request",
         Kind::Crud if !row.calls().any(|call| used_id(call).is_some()) => "but it uses no id",
         Kind::Contrastive if row.group.is_none() => "but it names no `group`",
         _ => return None,
