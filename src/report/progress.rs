@@ -58,7 +58,10 @@ impl Progress {
                 step: Some(_),
                 value,
             } => {
-                let name = name.strip_prefix("train.").unwrap_or(name).replace('.', " ");
+                let name = name
+                    .strip_prefix("train.")
+                    .unwrap_or(name)
+                    .replace('.', " ");
                 match self.figures.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, figure)) => *figure = *value,
                     None => self.figures.push((name, *value)),
@@ -73,7 +76,10 @@ impl Progress {
         self.points.push_back((at, self.done));
         while self.points.len() > POINTS
             || (self.points.len() > 2
-                && self.points.front().is_some_and(|(then, _)| at - then > WINDOW))
+                && self
+                    .points
+                    .front()
+                    .is_some_and(|(then, _)| at - then > WINDOW))
         {
             self.points.pop_front();
         }

@@ -44,7 +44,14 @@ impl Summary {
         match &told.event {
             Event::StageFresh {
                 stage, restored, ..
-            } => self.note(stage, if *restored { Fate::Restored } else { Fate::Fresh }),
+            } => self.note(
+                stage,
+                if *restored {
+                    Fate::Restored
+                } else {
+                    Fate::Fresh
+                },
+            ),
             Event::StageDone {
                 stage,
                 millis,
@@ -109,7 +116,10 @@ impl Summary {
         if quiet && status == "ok" {
             let fresh = units::count(self.number(|fate| *fate == Fate::Fresh), "stage");
             let mut lines = vec![format!("{}: {fresh}, {took}", paint.green("up to date"))];
-            lines.extend(self.ready().map(|next| format!("  next     {}", paint.cyan(&next))));
+            lines.extend(
+                self.ready()
+                    .map(|next| format!("  next     {}", paint.cyan(&next))),
+            );
             return lines;
         }
         let mut lines = vec![String::new()];
@@ -158,7 +168,11 @@ impl Summary {
             return Vec::new();
         }
         let name = |gate: &Looked| format!("{} {}", gate.stage, gate.metric);
-        let width = self.gates.iter().map(|gate| name(gate).chars().count()).max();
+        let width = self
+            .gates
+            .iter()
+            .map(|gate| name(gate).chars().count())
+            .max();
         let width = width.unwrap_or(0);
         let mut lines = vec![String::new()];
         for gate in &self.gates {
@@ -187,7 +201,10 @@ impl Summary {
             _ => paint.red("failed"),
         };
         let ran = self.number(|fate| matches!(fate, Fate::Ran { .. }));
-        let mut lines = vec![format!("  {word} in {took}, {} ran", units::count(ran, "stage"))];
+        let mut lines = vec![format!(
+            "  {word} in {took}, {} ran",
+            units::count(ran, "stage")
+        )];
         if ran > 0 || self.number(|fate| *fate == Fate::Restored) > 0 {
             lines.push(format!("  results  {}", shown(&setting.results)));
         }

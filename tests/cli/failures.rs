@@ -7,7 +7,7 @@ use super::project::Project;
 #[test]
 fn a_command_that_fails() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   first:
@@ -17,7 +17,7 @@ stages:
     run: cp ${inputs.it} ${outputs.it}
     inputs: { it: first }
     outputs: { it: it.txt }
-"#,
+",
     );
     insta::assert_snapshot!(project.says(&[]), @r"
     exit 1
@@ -74,7 +74,10 @@ stages:
       next     tunesmith log first
     ");
     let said = project.says(&["run", "empty"]);
-    assert!(said.contains("the output `it` (`it`) was left empty"), "{said}");
+    assert!(
+        said.contains("the output `it` (`it`) was left empty"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -97,14 +100,14 @@ stages:
 #[test]
 fn a_stage_that_takes_too_long() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   slow:
     run: sleep 100
     outputs: { it: it.txt }
     timeout: 1s
-"#,
+",
     );
     insta::assert_snapshot!(project.says(&[]), @r"
     exit 1
@@ -127,14 +130,14 @@ stages:
 #[test]
 fn a_stage_is_tried_again() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   shaky:
     run: echo try >> DIR/tries; test $(wc -l < DIR/tries) -ge 2; touch ${outputs.it}
     outputs: { it: it.txt }
     retries: 2
-"#,
+",
     );
     // A failing `test` alone does not end a `sh -c`: the last command decides.
     project.edit("pipeline.yaml", "-ge 2; touch", "-ge 2 && touch");
@@ -169,35 +172,35 @@ stages:
 "#,
     );
     let mut command = project.command(&["run", "--json"]);
-    let output = command.env("API_TOKEN", "sesame-opens").output().expect("it starts");
+    let output = command
+        .env("API_TOKEN", "sesame-opens")
+        .output()
+        .expect("it starts");
     let said = String::from_utf8(output.stdout).expect("text");
     assert!(said.contains("using *** of 12 letters"), "{said}");
     assert!(!said.contains("sesame"), "{said}");
-    assert!(!project.read(".tunesmith/logs/default/send.log").contains("sesame"));
+    assert!(
+        !project
+            .read(".tunesmith/logs/default/send.log")
+            .contains("sesame")
+    );
     insta::assert_snapshot!(project.says(&[]), @"");
 }
 
 #[test]
 fn a_link_out_of_the_results_is_refused() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   sly:
     run: mkdir -p it && ln -s /etc/passwd it/users
     outputs: { it: it/ }
-"#,
+",
     );
     let said = project.says(&[]);
     assert!(said.starts_with("exit 1"), "{said}");
     assert!(said.contains("cache::link-leaves"), "{said}");
-}
-
-#[test]
-fn a_missing_worker_is_said() {
-    let project = Project::new("name: demo\nstages: {}\n");
-    let said = project.says(&["log", "nothing"]);
-    assert!(said.starts_with("exit 2"), "{said}");
 }
 
 /// A store on a file system of one megabyte: the run fails with the cause, the store stays
@@ -238,7 +241,10 @@ params: { size: 3000000 }
         return;
     }
     assert!(said.contains("exit 1\n"), "{said}{complained}");
-    assert!(said.to_lowercase().contains("no space left") || said.contains("cache::disk-full"), "{said}");
+    assert!(
+        said.to_lowercase().contains("no space left") || said.contains("cache::disk-full"),
+        "{said}"
+    );
     assert_eq!(said.matches("all as they were stored").count(), 2, "{said}");
     assert!(said.contains("exit 0\n"), "{said}{complained}");
 }

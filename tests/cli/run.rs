@@ -232,7 +232,11 @@ fn a_blob_that_went_bad_is_made_again() {
     }
     let said = project.ok(&[]);
     assert!(said.contains("runs: its output `lines` is"), "{said}");
-    assert_eq!(project.files(".tunesmith/store/quarantine").len(), 3, "for people to look at");
+    assert_eq!(
+        project.files(".tunesmith/store/quarantine").len(),
+        3,
+        "for people to look at"
+    );
     assert_eq!(project.read("out/default/head/lines.txt"), "one\ntwo\n");
     project.verify();
 }
@@ -287,7 +291,14 @@ stages:
     env: { MODE: fast }
 "#,
     );
-    for path in ["tools/a.sh", "tools/b.sh", "elsewhere.txt", "x/1.txt", "x/2.txt", "x/3.txt"] {
+    for path in [
+        "tools/a.sh",
+        "tools/b.sh",
+        "elsewhere.txt",
+        "x/1.txt",
+        "x/2.txt",
+        "x/3.txt",
+    ] {
         project.write(path, path);
     }
     project.ok(&[]);
@@ -315,12 +326,23 @@ fn sets_and_profiles_have_results_of_their_own() {
     let lock = project.read("pipeline.lock");
     project.ok(&["run", "--set", "take=1"]);
     assert_eq!(project.read("out/default/head/lines.txt"), "one\n");
-    assert_eq!(project.read("pipeline.lock"), lock, "`--set` writes no lock");
-    project.edit("pipeline.yaml", "params:", "profiles: { small: { take: 1 }, big: { take: 4 } }\nparams:");
+    assert_eq!(
+        project.read("pipeline.lock"),
+        lock,
+        "`--set` writes no lock"
+    );
+    project.edit(
+        "pipeline.yaml",
+        "params:",
+        "profiles: { small: { take: 1 }, big: { take: 4 } }\nparams:",
+    );
     project.ok(&["--profile", "big"]);
     assert_eq!(project.read("out/big/head/lines.txt").lines().count(), 4);
     let said = project.ok(&["run", "--profile", "small"]);
-    assert!(said.contains("restored"), "another profile has made these bytes: {said}");
+    assert!(
+        said.contains("restored"),
+        "another profile has made these bytes: {said}"
+    );
 }
 
 #[test]
