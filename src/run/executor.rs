@@ -138,8 +138,10 @@ async fn tried(
 ) -> Result<Record, Failure> {
     let started = jiff::Timestamp::now().to_string();
     let began = Instant::now();
+    let mut log = Log::open(&job.log, job.mask(), attempt == 1);
+    heading(job, &mut log, attempt);
     let prepared = blocking(job, prepare).await?;
-    let (outcome, prepared) = run(job, prepared, voice, attempt, stop).await?;
+    let (outcome, prepared) = run(job, prepared, voice, log, stop).await?;
     let millis = began.elapsed().as_millis() as u64;
     let made = Made {
         started,
@@ -171,11 +173,12 @@ async fn run(
     job: &Arc<Job>,
     prepared: Prepared,
     voice: &Voice,
-    attempt: u32,
+    mut log: Log,
     stop: watch::Receiver<Stop>,
 ) -> Result<(Outcome, Prepared), Failure> {
-    let mut log = Log::open(&job.log, job.mask(), attempt == 1);
-    heading(job, &prepared, &mut log, attempt);
+    if let Action::Shell { .. } = job.spec().action {
+        log.heading(&format!("run {}", prepared.program.line[2]));
+    }
     let builtin = matches!(job.spec().action, Action::Builtin { .. });
     let mut heard = Heard::default();
     let ended = supervise(&prepared.program, stop, |channel, line| {
@@ -207,7 +210,7 @@ async fn run(
     }
 }
 
-fn heading(job: &Job, prepared: &Prepared, log: &mut Log, attempt: u32) {
+fn heading(job: &Job, log: &mut Log, attempt: u32) {
     let spec = job.spec();
     let profile = &job.pipeline.profile;
     log.heading(&format!(
@@ -218,9 +221,8 @@ fn heading(job: &Job, prepared: &Prepared, log: &mut Log, attempt: u32) {
     for reason in &job.reasons {
         log.heading(&format!("because {reason}"));
     }
-    match &spec.action {
-        Action::Builtin { stage, .. } => log.heading(&format!("uses {}", stage.kind())),
-        Action::Shell { .. } => log.heading(&format!("run {}", prepared.program.line[2])),
+    if let Action::Builtin { stage, .. } = &spec.action {
+        log.heading(&format!("uses {}", stage.kind()));
     }
 }
 

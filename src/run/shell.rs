@@ -65,7 +65,10 @@ pub(crate) fn fill(
     while let Some(start) = rest.find("${") {
         let (before, from) = rest.split_at(start);
         filled.push_str(before);
-        let Some(end) = from.find('}') else { break };
+        let Some(end) = from.find('}') else {
+            rest = from;
+            break;
+        };
         let name = &from[2..end];
         let value = if let Some(port) = name.strip_prefix("inputs.") {
             let paths = inputs.get(port).ok_or_else(|| unknown("input", port))?;

@@ -29,7 +29,7 @@ stages:
                 run::exit: the command exits with status 3
                   at pipeline.yaml:5:5
                 mend look at its log
-                 log the end of [DIR]/.tunesmith/logs/default/first.log
+                 log the end of .tunesmith/logs/default/first.log
                    | working
                    | no such thing
       second    skipped: `first` failed
@@ -184,7 +184,24 @@ stages:
             .read(".tunesmith/logs/default/send.log")
             .contains("sesame")
     );
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      send      runs: it has no result yet
+      send      failed after [TIME]
+                run::secret-not-set: the secret `API_TOKEN` is not in the environment
+                  at pipeline.yaml:7:5
+                mend export API_TOKEN, then run again
+                 log the end of .tunesmith/logs/default/send.log
+                   | using *** of 12 letters
+
+      send      failed [TIME]
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log send
+    ");
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn deleted_results_come_back_and_edited_ones_are_kept() {
     demo, profile default
 
       head      runs: its command changed
-      note: `[DIR]/out/default/head/lines.txt` was modified by hand: kept as `[DIR]/out/.kept/default/head/lines.txt` (out::kept)
+      note: `out/default/head/lines.txt` was modified by hand: kept as `out/.kept/default/head/lines.txt` (out::kept)
       head      done in [TIME]
 
       head      ran [TIME]
