@@ -194,8 +194,6 @@ stages:
                 run::secret-not-set: the secret `API_TOKEN` is not in the environment
                   at pipeline.yaml:7:5
                 mend export API_TOKEN, then run again
-                 log the end of .tunesmith/logs/default/send.log
-                   | using *** of 12 letters
 
       send      failed [TIME]
 
