@@ -58,7 +58,13 @@ impl Live {
             .share()
             .map(|share| format!("{}  ", cells(share)))
             .unwrap_or_default();
-        bar.set_message(format!("{drawn}{}", progress.line()));
+        let line = progress.line();
+        let message = if line.is_empty() {
+            self.story.paint.dim(progress.wrote())
+        } else {
+            format!("{drawn}{line}")
+        };
+        bar.set_message(message);
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Progress {
     points: VecDeque<(u64, u64)>,
     figures: Vec<(String, f64)>,
     kinds: usize,
+    /// The last line it wrote, for a stage that tells no progress.
+    wrote: String,
 }
 
 impl Progress {
@@ -68,8 +70,17 @@ impl Progress {
                 }
                 true
             }
+            StageEvent::Log { text } => {
+                text.trim().clone_into(&mut self.wrote);
+                true
+            }
             _ => false,
         }
+    }
+
+    /// The last line it wrote.
+    pub(crate) fn wrote(&self) -> &str {
+        &self.wrote
     }
 
     fn remember(&mut self, at: u64) {
