@@ -293,7 +293,8 @@ pub fn row_files(path: &Path) -> Result<Vec<(PathBuf, String)>, ReadError> {
     let mut files = Vec::new();
     for entry in walkdir::WalkDir::new(path)
         .follow_links(true)
-        .sort_by_file_name() {
+        .sort_by_file_name()
+    {
         let entry = entry.map_err(|error| ReadError::Io {
             path: path.to_owned(),
             error: error.into(),

@@ -200,3 +200,42 @@ proptest! {
         prop_assert_eq!(straddlers(&rows, &held, 0.8), Vec::<String>::new());
     }
 }
+
+/// Hand-written and drawn rows of this repository, through validate and split, as the
+/// pipeline joins them.
+#[test]
+fn the_repositorys_own_rows_go_all_the_way() {
+    let data = |name: &str| {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        vec![root.join("../data").join(name)]
+    };
+    let mut drawn = Bench::new();
+    drawn.tools();
+    drawn
+        .inputs
+        .insert("grammar".to_owned(), data("grammar.yaml"));
+    drawn.inputs.insert("eval".to_owned(), data("eval"));
+    let with = json!({"count": 700});
+    drawn.run(&crate::synthesize::Synthesize, with).unwrap();
+
+    let mut checked = Bench::new();
+    checked.tools();
+    let mut rows = data("examples");
+    rows.push(drawn.out().join("rows.jsonl"));
+    checked.inputs.insert("rows".to_owned(), rows);
+    checked.inputs.insert("eval".to_owned(), data("eval"));
+    let outcome = checked.run(&crate::validate::Validate, json!({})).unwrap();
+    assert!(outcome.metrics["rows"] > 1100.0, "{:?}", outcome.metrics);
+    let negatives = outcome.metrics["negatives"];
+    assert!((0.10..=0.15).contains(&negatives), "{negatives}");
+
+    let mut halves = Bench::new();
+    let rows = vec![checked.out().join("rows.jsonl")];
+    halves.inputs.insert("rows".to_owned(), rows);
+    halves.inputs.insert("eval".to_owned(), data("eval"));
+    halves.run(&Split, json!({})).unwrap();
+    let report = halves.json("report.json");
+    let share = report["share"].as_f64().unwrap();
+    assert!((share - 0.15).abs() < 0.02, "{report}");
+    assert!(report["largest_group"].as_u64().unwrap() <= 12, "{report}");
+}

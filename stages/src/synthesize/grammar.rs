@@ -7,6 +7,7 @@
 
 mod book;
 mod clock;
+mod day;
 mod draw;
 mod moment;
 mod register;
