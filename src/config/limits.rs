@@ -15,17 +15,17 @@ use super::{Span, section};
 pub(crate) const POOLS: [(&str, Pool); 3] =
     [("cpu", Pool::Cpu), ("gpu", Pool::Gpu), ("net", Pool::Net)];
 
-/// `resources: {gpu: 1}`; one slot of `own` where nothing is written.
+/// Stands for every slot of a pool; the scheduler takes what the machine has.
+pub(crate) const WHOLE_POOL: usize = usize::MAX;
+
+/// `resources: {gpu: 1}`; `own`, what the stage itself asks for, where nothing is written.
 pub(crate) fn resources(
     entry: Option<&Entry>,
-    own: Pool,
+    own: Resources,
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
 ) -> Resources {
-    let mut found = Resources {
-        pool: own,
-        slots: 1,
-    };
+    let mut found = own;
     let Some(entry) = entry else { return found };
     let entries = section::map(&entry.value, "resources", faults);
     section::only(entries, &POOLS.map(|(name, _)| name), "`resources`", faults);

@@ -230,6 +230,9 @@ fn pools(root: &[Entry], scope: &Scope<'_>, faults: &mut Vec<Fault>) -> BTreeMap
 fn too_many_slots(stages: &[StageSpec], pools: &BTreeMap<Pool, usize>, faults: &mut Vec<Fault>) {
     for stage in stages {
         let wanted = stage.resources;
+        if wanted.slots == limits::WHOLE_POOL {
+            continue;
+        }
         if let Some(size) = pools.get(&wanted.pool).filter(|size| **size < wanted.slots) {
             let message = format!(
                 "stage `{}` wants {} slots of a pool of {size}",

@@ -211,7 +211,13 @@ impl<'a> Draft<'a> {
         };
         let action = self.action(scope, faults);
         let env = env(get("env"), scope, faults);
-        let own = stage.map_or(Pool::Cpu, Stage::pool);
+        let own = Resources {
+            pool: stage.map_or(Pool::Cpu, Stage::pool),
+            slots: match stage {
+                Some(stage) if stage.whole_pool() => limits::WHOLE_POOL,
+                _ => 1,
+            },
+        };
         let seed = match get("seed") {
             Some(entry) => limits::whole(&entry.value, "seed", (0, u64::MAX), scope, faults),
             None => Some(seed),

@@ -51,6 +51,12 @@ pub trait Stage: Sync {
         Pool::Cpu
     }
 
+    /// Whether it takes the whole pool when `resources` says nothing: true for stages that
+    /// keep every core busy, so that two of them do not share one machine.
+    fn whole_pool(&self) -> bool {
+        false
+    }
+
     /// Environment names handed through without entering the key (endpoints, tokens).
     fn passes_env(&self) -> &'static [&'static str] {
         &[]

@@ -125,6 +125,10 @@ impl Stage for Eval {
         INPUTS
     }
 
+    fn whole_pool(&self) -> bool {
+        true
+    }
+
     fn products(&self) -> &'static [Product] {
         PRODUCTS
     }

@@ -16,7 +16,7 @@ use qlora::{Adapter, Dtype, Model};
 use crate::adapter_files;
 use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
 use crate::contract::{
-    Context, Fault, Field, Outcome, Params, Pool, Port, Product, Site, Stage, StageError,
+    Context, Fault, Field, Outcome, Params, Port, Product, Site, Stage, StageError,
 };
 use crate::conversation::CONVERSATION_VERSION;
 use crate::format::FORMAT_VERSION;
@@ -57,12 +57,12 @@ impl Stage for Train {
         fields::INPUTS
     }
 
-    fn products(&self) -> &'static [Product] {
-        fields::PRODUCTS
+    fn whole_pool(&self) -> bool {
+        true
     }
 
-    fn pool(&self) -> Pool {
-        Pool::Cpu
+    fn products(&self) -> &'static [Product] {
+        fields::PRODUCTS
     }
 
     fn check(&self, params: &Params, _site: &Site) -> Vec<Fault> {

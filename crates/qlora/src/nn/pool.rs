@@ -3,7 +3,9 @@
 
 use crate::tensor::Matrix;
 
-/// Buffers waiting to be used again. Dropping it frees them.
+/// Buffers waiting to be used again. Dropping it frees them. Batches differ in length, so a request that
+/// no buffer fits replaces the nearest one that is too small: the store never holds more than the largest
+/// step needed.
 #[derive(Default)]
 pub(crate) struct Pool {
     free: Vec<Vec<f32>>,
@@ -17,9 +19,24 @@ impl Pool {
         let best = (0..self.free.len())
             .filter(|i| fitting(&self.free[*i]))
             .min_by_key(|i| self.free[*i].capacity());
-        let mut data = best.map_or_else(Vec::new, |i| self.free.swap_remove(i));
+        let Some(best) = best else {
+            self.outgrow(len);
+            return Matrix::zeros(rows, cols);
+        };
+        let mut data = self.free.swap_remove(best);
         data.resize(len, 0.0);
         Matrix::new(rows, cols, data)
+    }
+
+    /// Frees the largest buffer that is just too small for `len` values.
+    fn outgrow(&mut self, len: usize) {
+        let small = |v: &Vec<f32>| v.capacity() < len && v.capacity() >= len / 2;
+        let nearest = (0..self.free.len())
+            .filter(|i| small(&self.free[*i]))
+            .max_by_key(|i| self.free[*i].capacity());
+        if let Some(nearest) = nearest {
+            self.free.swap_remove(nearest);
+        }
     }
 
     /// A matrix of zeros.
@@ -39,5 +56,21 @@ impl Pool {
     /// Takes a matrix back.
     pub(crate) fn give(&mut self, matrix: Matrix) {
         self.free.push(matrix.into_data());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growing_batches_replace_their_buffers() {
+        let mut pool = Pool::default();
+        for rows in [100, 110, 120, 130, 90] {
+            let matrix = pool.take(rows, 64);
+            assert_eq!((matrix.rows(), matrix.cols()), (rows, 64));
+            pool.give(matrix);
+        }
+        assert_eq!(pool.free.len(), 1);
     }
 }
