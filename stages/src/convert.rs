@@ -257,10 +257,7 @@ fn read_foreign(
         let adopted = row
             .or_else(|error| foreign::drop_for("broken-json", error))
             .and_then(|row| reader(&row))
-            .and_then(|foreign| {
-                let mended = foreign.mended.clone();
-                Ok((adoption.row(id, foreign)?, mended))
-            })
+            .and_then(|foreign| adoption.row(id, foreign))
             .and_then(|(row, mended)| {
                 taken.look_for_twins(&row)?;
                 Ok((row, mended))

@@ -39,8 +39,12 @@ const FOREIGN_TALK: [&str; 14] = [
 ];
 
 impl Adoption<'_> {
-    /// Adopts one dialogue.
-    pub(super) fn row(&self, id: String, mut foreign: Foreign) -> Result<Conversation, Dropped> {
+    /// Adopts one dialogue; beside the row stands what was mended.
+    pub(super) fn row(
+        &self,
+        id: String,
+        mut foreign: Foreign,
+    ) -> Result<(Conversation, Vec<&'static str>), Dropped> {
         self.until_unknown(&mut foreign)?;
         trim(&mut foreign);
         let own = self.keeps_own(&foreign);
@@ -63,7 +67,7 @@ impl Adoption<'_> {
         };
         row.kind = kind(&row, !foreign.tools.is_empty());
         self.check(&row)?;
-        Ok(row)
+        Ok((row, foreign.mended))
     }
 
     fn check(&self, row: &Conversation) -> Result<(), Dropped> {

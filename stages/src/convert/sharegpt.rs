@@ -51,8 +51,9 @@ fn listed(value: &Value) -> Option<Vec<Value>> {
 }
 
 fn declared_in(system: &str, mended: &mut Vec<&'static str>) -> Vec<crate::tools::ToolSpec> {
-    let inside = between(system, "<tools>", "</tools>").next();
-    match inside.and_then(lenient::read) {
+    // The instructions name the tags too, with nothing inside.
+    let inside = between(system, "<tools>", "</tools>").find_map(lenient::read);
+    match inside {
         Some(Value::Array(list)) => specs(&list, mended),
         Some(one) => specs(&[one], mended),
         None => declared(system, mended),
