@@ -134,15 +134,13 @@ pub(super) fn asked(value: &Value, mended: &mut Vec<&'static str>) -> Result<Ask
     let Some(name) = value.get("name").and_then(Value::as_str) else {
         return drop_for("call-without-name", value.to_string());
     };
-    let arguments = match value.get("arguments") {
-        Some(arguments) => arguments,
-        None => {
-            let Some(arguments) = value.get("parameters") else {
-                return drop_for("call-without-arguments", value.to_string());
-            };
-            mended.push("parameters-key");
-            arguments
-        }
+    let arguments = value.get("arguments").or_else(|| {
+        let arguments = value.get("parameters")?;
+        mended.push("parameters-key");
+        Some(arguments)
+    });
+    let Some(arguments) = arguments else {
+        return drop_for("call-without-arguments", value.to_string());
     };
     let arguments = match arguments {
         Value::Object(arguments) => arguments.clone(),

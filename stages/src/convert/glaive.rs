@@ -137,7 +137,7 @@ fn read_call(text: &str, mended: &mut Vec<&'static str>) -> Result<Asked, Droppe
 
 /// The body between `"arguments": '` and the last `'}`; apostrophes inside are not escaped.
 fn quoted(text: &str, mended: &mut Vec<&'static str>) -> Option<Value> {
-    let (head, rest) = text.split_once("'")?;
+    let (head, rest) = text.split_once('\'')?;
     let key = ["\"arguments\"", "\"parameters\""]
         .into_iter()
         .find(|key| {

@@ -69,13 +69,12 @@ fn first_sign(reader: &mut impl BufRead, path: &Path) -> Result<Option<u8>, Stag
         if buffer.is_empty() {
             return Ok(None);
         }
-        match buffer.iter().position(|byte| !byte.is_ascii_whitespace()) {
-            Some(at) => return Ok(Some(buffer[at])),
-            None => {
-                let read = buffer.len();
-                reader.consume(read);
-            }
+        let sign = buffer.iter().find(|byte| !byte.is_ascii_whitespace());
+        if let Some(sign) = sign {
+            return Ok(Some(*sign));
         }
+        let read = buffer.len();
+        reader.consume(read);
     }
 }
 
