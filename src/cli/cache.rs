@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use cache::{FaultKind, Store};
 use clap::{Args, Subcommand};
 
+use super::Common;
 use super::exit::{Exit, Trouble};
-use super::{Common, open};
 use crate::plan::Last;
-use crate::report::screen;
 use crate::report::words::{bytes, count};
+use crate::report::{screen, shown_path};
 use crate::run::home;
 
 #[derive(Args, Clone, Debug)]
@@ -47,7 +47,7 @@ fn verify(store: &Store) -> Result<Exit, Trouble> {
     let mut text = String::new();
     let mut bad = 0;
     for fault in &found.faults {
-        let path = open::shown(&fault.path);
+        let path = shown_path(&fault.path);
         let path = path.display();
         text.push_str(&match &fault.kind {
             FaultKind::BadBlob => format!("  damaged, put in quarantine: {path}\n"),

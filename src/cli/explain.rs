@@ -2,10 +2,10 @@
 
 use clap::Args;
 
+use super::Common;
 use super::exit::{Exit, Trouble};
-use super::{Common, open};
 use crate::plan::preview;
-use crate::report::{explain as page, screen};
+use crate::report::{explain as page, screen, shown_path};
 use crate::run::{self, Options};
 
 #[derive(Args, Clone, Debug)]
@@ -38,8 +38,8 @@ pub(super) fn explain(common: &Common, args: &ExplainArgs) -> Result<Exit, Troub
         stage,
         decision: &decision,
         last: planner.last().get(&args.stage),
-        results: &open::shown(&project.results()),
-        log: &open::shown(&project.log(&args.stage)),
+        results: &shown_path(&project.results()),
+        log: &shown_path(&project.log(&args.stage)),
         whole_key: args.key,
     });
     screen::say(&text);

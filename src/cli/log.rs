@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::exit::{Exit, Trouble};
 use super::Common;
+use super::exit::{Exit, Trouble};
 use crate::report::screen;
 use crate::run::{home, log_path};
 
@@ -26,7 +26,10 @@ pub(super) fn log(common: &Common, args: &LogArgs) -> Result<Exit, Trouble> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Trouble::new(
             Exit::Failed,
             "log::none",
-            format!("`{}` has not run here under profile `{}`", args.stage, pipeline.profile),
+            format!(
+                "`{}` has not run here under profile `{}`",
+                args.stage, pipeline.profile
+            ),
             &format!("run it: tunesmith run {}", args.stage),
         )),
         Err(error) => Err(Trouble::new(

@@ -63,6 +63,8 @@ struct Cli {
 enum Command {
     /// Run the stages whose inputs changed (the default command)
     Run(run::RunArgs),
+    /// Run every stage that acts outside (upload), with what it needs
+    Deploy(run::RunArgs),
     /// Show what would run, and why
     Plan(plan::PlanArgs),
     /// Explain one stage: its key, its inputs, its result, why it would run
@@ -90,12 +92,21 @@ enum Command {
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 11] = [
-    "run", "plan", "explain", "graph", "check", "init", "log", "cache", "schema", GUARD, "help",
+const WORDS: [&str; 12] = [
+    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "cache", "schema", GUARD,
+    "help",
 ];
 
 /// Options that take the next word as their value.
-const VALUED: [&str; 7] = ["-C", "--directory", "--profile", "--set", "--force", "-j", "--jobs"];
+const VALUED: [&str; 7] = [
+    "-C",
+    "--directory",
+    "--profile",
+    "--set",
+    "--force",
+    "-j",
+    "--jobs",
+];
 
 /// The whole command.
 pub fn main(args: Vec<OsString>) -> ExitCode {
@@ -117,6 +128,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let common = cli.common;
     let done = match cli.command {
         Command::Run(args) => run::run(&common, &args),
+        Command::Deploy(args) => run::deploy(&common, args),
         Command::Plan(args) => plan::plan(&common, &args),
         Command::Explain(args) => explain::explain(&common, &args),
         Command::Graph(args) => graph::graph(&common, &args),
@@ -164,7 +176,9 @@ mod tests {
     fn filled(line: &str) -> String {
         let args = line.split(' ').map(OsString::from).collect();
         let filled = with_default(args).into_iter();
-        let words: Vec<_> = filled.map(|word| word.into_string().expect("text")).collect();
+        let words: Vec<_> = filled
+            .map(|word| word.into_string().expect("text"))
+            .collect();
         words.join(" ")
     }
 
@@ -173,7 +187,10 @@ mod tests {
         assert_eq!(filled("tunesmith"), "tunesmith run");
         assert_eq!(filled("tunesmith train"), "tunesmith run train");
         assert_eq!(filled("tunesmith --profile x"), "tunesmith run --profile x");
-        assert_eq!(filled("tunesmith --profile x plan"), "tunesmith --profile x plan");
+        assert_eq!(
+            filled("tunesmith --profile x plan"),
+            "tunesmith --profile x plan"
+        );
         assert_eq!(filled("tunesmith -C dir check"), "tunesmith -C dir check");
         assert_eq!(filled("tunesmith --json"), "tunesmith run --json");
         assert_eq!(filled("tunesmith --help"), "tunesmith --help");
@@ -182,7 +199,11 @@ mod tests {
     #[test]
     fn every_command_is_a_word() {
         for command in Cli::command().get_subcommands() {
-            assert!(WORDS.contains(&command.get_name()), "{}", command.get_name());
+            assert!(
+                WORDS.contains(&command.get_name()),
+                "{}",
+                command.get_name()
+            );
         }
         Cli::command().debug_assert();
     }

@@ -1,6 +1,6 @@
 //! From the common options to an open project.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Common;
 use super::exit::Trouble;
@@ -34,13 +34,4 @@ impl Common {
     pub(super) fn project(&self) -> Result<Project, Trouble> {
         Ok(Project::open(&self.file()?, &self.overrides())?)
     }
-}
-
-/// A path as the person at the current folder would write it.
-pub(super) fn shown(path: &Path) -> PathBuf {
-    let here = std::env::current_dir().unwrap_or_default();
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute
-        .strip_prefix(&here)
-        .map_or_else(|_| absolute.clone(), Path::to_owned)
 }

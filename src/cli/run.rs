@@ -5,9 +5,9 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
+use super::Common;
 use super::exit::{Exit, Trouble};
-use super::{Common, open};
-use crate::report::{Json, Listener, Live, Plain, Setting};
+use crate::report::{Json, Listener, Live, Plain, Setting, shown_path};
 use crate::run::{Options, run as run_project};
 
 #[derive(Args, Clone, Debug, Default)]
@@ -42,6 +42,25 @@ pub(super) struct RunArgs {
     verbose: bool,
 }
 
+/// `tunesmith deploy`: `run` with the stages that act outside.
+pub(super) fn deploy(common: &Common, mut args: RunArgs) -> Result<Exit, Trouble> {
+    if args.stages.is_empty() {
+        let (pipeline, _) = common.pipeline()?;
+        let outside = pipeline.stages.iter();
+        let outside = outside.filter(|stage| stage.effect == stages::Effect::External);
+        args.stages = outside.map(|stage| stage.id.clone()).collect();
+        if args.stages.is_empty() {
+            return Err(Trouble::new(
+                Exit::Config,
+                "deploy::nothing",
+                "no stage of the pipeline acts outside",
+                "add one: `uses: upload`, or a command with `effect: external`",
+            ));
+        }
+    }
+    run(common, &args)
+}
+
 pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
     let project = common.project()?;
     let options = Options {
@@ -55,7 +74,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
         write_lock: common.sets.is_empty() && !args.locked && !args.frozen,
     };
     let setting = Setting {
-        results: open::shown(&project.results()),
+        results: shown_path(&project.results()),
         verbose: args.verbose,
     };
     let mut listener: Box<dyn Listener> = if args.json {

@@ -150,7 +150,13 @@ impl Pipeline {
     pub fn shown_place(&self, span: &Span) -> String {
         let before = self.text.get(..span.start).unwrap_or_default();
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
         format!("{name}:{line}:{column}")
     }

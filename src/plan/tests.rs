@@ -307,13 +307,13 @@ fn the_parts_of_a_key_are_pinned() {
     kind = shell
     version = 1
     command = python ${inputs.script} > ${outputs.b}
-    output.a = a
+    output.a = a/
     output.b = b.txt
     seed = 0
     input.script = 17762fddd969a453925d65717ac3eea21320b66b54342fde15128d6caf21215f
     input.script.name = data/a.jsonl
     ");
-    insta::assert_snapshot!(parts.digest().to_string(), @"c7e58458f59a49e6eef8bd5e32719a4754f5a1954bf83846c5fef1212a25dbbc");
+    insta::assert_snapshot!(parts.digest().to_string(), @r"bd4a848e2930567f99a708e8a50ed88ac31513e9ec322028e57550001db356ec");
 }
 
 #[test]

@@ -46,7 +46,10 @@ pub fn text(page: &Page<'_>) -> String {
     lines.extend(result(page, spec, paint));
     let below = page.graph.children(page.stage);
     if !below.is_empty() {
-        let names: Vec<_> = below.iter().map(|at| page.pipeline.stages[*at].id.as_str()).collect();
+        let names: Vec<_> = below
+            .iter()
+            .map(|at| page.pipeline.stages[*at].id.as_str())
+            .collect();
         lines.push(row("read by", &names.join(", ")));
     }
     if page.whole_key
@@ -87,7 +90,10 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
         Decision::Fresh {
             restored: false, ..
         } => vec![row("state", &paint.green("up to date"))],
-        Decision::Fresh { .. } => vec![row("state", "its result is in the store and will be restored")],
+        Decision::Fresh { .. } => vec![row(
+            "state",
+            "its result is in the store and will be restored",
+        )],
         Decision::Run { reasons, .. } => {
             let mut lines = vec![row("state", &paint.yellow("would run"))];
             lines.extend(rows("because", reasons.iter().map(ToString::to_string)));
@@ -95,11 +101,17 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
         }
         Decision::Waiting { on } => {
             let names: Vec<_> = on.iter().map(|stage| format!("`{}`", id(stage))).collect();
-            let text = format!("not known before {} is done: same bytes, and it stays", names.join(", "));
+            let text = format!(
+                "not known before {} is done: same bytes, and it stays",
+                names.join(", ")
+            );
             vec![row("state", &text)]
         }
         Decision::Ready { done: true, .. } => {
-            vec![row("state", "acts outside; was done with these inputs; runs when named")]
+            vec![row(
+                "state",
+                "acts outside; was done with these inputs; runs when named",
+            )]
         }
         Decision::Ready { .. } => vec![row("state", "acts outside; ready; runs when named")],
     }
@@ -112,7 +124,8 @@ fn inputs(page: &Page<'_>, spec: &StageSpec) -> Vec<String> {
             let from = match reference {
                 Reference::Product { stage, product } => {
                     let above = page.graph.find(stage).map(|at| &page.pipeline.stages[at]);
-                    let default = above.and_then(|above| above.products().first().map(|(name, _)| *name));
+                    let default =
+                        above.and_then(|above| above.products().first().map(|(name, _)| *name));
                     if default == Some(product.as_str()) {
                         stage.clone()
                     } else {
@@ -130,17 +143,29 @@ fn inputs(page: &Page<'_>, spec: &StageSpec) -> Vec<String> {
 /// The result that the decision names, else the last one.
 fn result(page: &Page<'_>, spec: &StageSpec, paint: Paint) -> Vec<String> {
     let (outputs, outcome, made, old) = match (page.decision, page.last) {
-        (Decision::Fresh { record, .. }, _) => (&record.outputs, &record.outcome, &record.made, false),
+        (Decision::Fresh { record, .. }, _) => {
+            (&record.outputs, &record.outcome, &record.made, false)
+        }
         (_, Some(last)) => (&last.outputs, &last.outcome, &last.made, true),
         _ => return Vec::new(),
     };
     let mut lines = Vec::new();
-    let when = made.started.split('.').next().unwrap_or_default().replace('T', " ");
+    let when = made
+        .started
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .replace('T', " ");
     let age = if old { "last made" } else { "made" };
     let took = units::duration(made.millis);
     lines.push(row(
         age,
-        &format!("{} UTC in {took} on {} by {}", when.trim_end_matches('Z'), made.host, made.program),
+        &format!(
+            "{} UTC in {took} on {} by {}",
+            when.trim_end_matches('Z'),
+            made.host,
+            made.program
+        ),
     ));
     lines.extend(rows("outputs", outputs_of(outputs, spec, page.results)));
     let outcome: Outcome = serde_json::from_value(outcome.clone()).unwrap_or_default();
@@ -153,7 +178,11 @@ fn result(page: &Page<'_>, spec: &StageSpec, paint: Paint) -> Vec<String> {
                 let sign = if gate.at_least { ">=" } else { "<=" };
                 paint.dim(&format!("  gate {sign} {}", gate.threshold))
             });
-            format!("{name} {}{}", units::figure(*value), wanted.unwrap_or_default())
+            format!(
+                "{name} {}{}",
+                units::figure(*value),
+                wanted.unwrap_or_default()
+            )
         }),
     ));
     lines.extend(rows("notes", outcome.notes));

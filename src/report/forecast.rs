@@ -14,14 +14,23 @@ const REASONS: usize = 3;
 pub fn text(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
     let paint = Paint::for_stdout();
     let id = |stage: usize| pipeline.stages[stage].id.as_str();
-    let width = decisions.iter().map(|(stage, _)| id(*stage).chars().count());
+    let width = decisions
+        .iter()
+        .map(|(stage, _)| id(*stage).chars().count());
     let width = width.max().unwrap_or(0).max(8);
     let mut tally = Tally::default();
     let mut out = String::new();
     for (stage, decision) in decisions {
         let name = format!("{:width$}", id(*stage));
-        for (at, line) in lines(pipeline, decision, paint, &mut tally).iter().enumerate() {
-            let name = if at == 0 { paint.bold(&name) } else { " ".repeat(width) };
+        for (at, line) in lines(pipeline, decision, paint, &mut tally)
+            .iter()
+            .enumerate()
+        {
+            let name = if at == 0 {
+                paint.bold(&name)
+            } else {
+                " ".repeat(width)
+            };
             out.push_str(&format!("  {name}  {line}\n"));
         }
     }
@@ -74,7 +83,11 @@ fn lines(pipeline: &Pipeline, decision: &Decision, paint: Paint, tally: &mut Tal
         }
         Decision::Run { reasons, .. } => {
             tally.run += 1;
-            let mut shown: Vec<_> = reasons.iter().take(REASONS).map(ToString::to_string).collect();
+            let mut shown: Vec<_> = reasons
+                .iter()
+                .take(REASONS)
+                .map(ToString::to_string)
+                .collect();
             if reasons.len() > REASONS {
                 let more = units::count(reasons.len() - REASONS, "more reason");
                 shown.push(format!("and {more}"));
@@ -91,14 +104,20 @@ fn lines(pipeline: &Pipeline, decision: &Decision, paint: Paint, tally: &mut Tal
         }
         Decision::Ready { done, .. } => {
             tally.ready += 1;
-            let text = if *done { "done before; runs when named" } else { "ready, runs when named" };
+            let text = if *done {
+                "done before; runs when named"
+            } else {
+                "ready, runs when named"
+            };
             vec![paint.cyan(text)]
         }
     }
 }
 
 fn names(pipeline: &Pipeline, stages: &[usize]) -> String {
-    let names = stages.iter().map(|stage| format!("`{}`", pipeline.stages[*stage].id));
+    let names = stages
+        .iter()
+        .map(|stage| format!("`{}`", pipeline.stages[*stage].id));
     names.collect::<Vec<_>>().join(", ")
 }
 

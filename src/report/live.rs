@@ -32,9 +32,10 @@ impl Live {
     }
 
     fn start(&mut self, stage: &str) {
-        let style = ProgressStyle::with_template("  {spinner} {prefix}  {wide_msg}  {elapsed:.dim}")
-            .expect("the template is well formed")
-            .tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "]);
+        let style =
+            ProgressStyle::with_template("  {spinner} {prefix}  {wide_msg}  {elapsed:.dim}")
+                .expect("the template is well formed")
+                .tick_strings(&["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏", " "]);
         let bar = self.bars.add(ProgressBar::new_spinner().with_style(style));
         bar.set_prefix(self.story.name(stage));
         bar.enable_steady_tick(Duration::from_millis(120));
@@ -49,8 +50,7 @@ impl Live {
     }
 
     fn update(&self, stage: &str) {
-        let (Some(bar), Some(progress)) =
-            (self.moving.get(stage), self.story.running().get(stage))
+        let (Some(bar), Some(progress)) = (self.moving.get(stage), self.story.running().get(stage))
         else {
             return;
         };
@@ -58,7 +58,13 @@ impl Live {
             .share()
             .map(|share| format!("{}  ", cells(share)))
             .unwrap_or_default();
-        bar.set_message(format!("{drawn}{}", progress.line()));
+        let line = progress.line();
+        let message = if line.is_empty() {
+            self.story.paint.dim(progress.wrote())
+        } else {
+            format!("{drawn}{line}")
+        };
+        bar.set_message(message);
     }
 }
 

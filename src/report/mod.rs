@@ -3,10 +3,10 @@
 //! Promises: every function gives text; `screen` and the listeners are the only ones that
 //! print. Must not know: how anything is found out or run.
 
-pub mod faults;
-pub mod graph;
 pub mod explain;
+pub mod faults;
 pub mod forecast;
+pub mod graph;
 mod json;
 mod listener;
 mod live;
@@ -27,4 +27,4 @@ pub use json::Json;
 pub use listener::Listener;
 pub use live::Live;
 pub use plain::Plain;
-pub use story::Setting;
+pub use story::{Setting, shown_path};

@@ -62,7 +62,10 @@ impl<W: Write> Listener for Plain<W> {
             let mut text = lines.join("\n");
             text.push('\n');
             // A reader that went away does not stop the run.
-            let _gone = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+            let _gone = self
+                .out
+                .write_all(text.as_bytes())
+                .and_then(|()| self.out.flush());
         }
     }
 }

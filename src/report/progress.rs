@@ -29,6 +29,8 @@ pub(crate) struct Progress {
     points: VecDeque<(u64, u64)>,
     figures: Vec<(String, f64)>,
     kinds: usize,
+    /// The last line it wrote, for a stage that tells no progress.
+    wrote: String,
 }
 
 impl Progress {
@@ -58,22 +60,37 @@ impl Progress {
                 step: Some(_),
                 value,
             } => {
-                let name = name.strip_prefix("train.").unwrap_or(name).replace('.', " ");
+                let name = name
+                    .strip_prefix("train.")
+                    .unwrap_or(name)
+                    .replace('.', " ");
                 match self.figures.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, figure)) => *figure = *value,
                     None => self.figures.push((name, *value)),
                 }
                 true
             }
+            StageEvent::Log { text } => {
+                text.trim().clone_into(&mut self.wrote);
+                true
+            }
             _ => false,
         }
+    }
+
+    /// The last line it wrote.
+    pub(crate) fn wrote(&self) -> &str {
+        &self.wrote
     }
 
     fn remember(&mut self, at: u64) {
         self.points.push_back((at, self.done));
         while self.points.len() > POINTS
             || (self.points.len() > 2
-                && self.points.front().is_some_and(|(then, _)| at - then > WINDOW))
+                && self
+                    .points
+                    .front()
+                    .is_some_and(|(then, _)| at - then > WINDOW))
         {
             self.points.pop_front();
         }

@@ -4,7 +4,7 @@
 //! counted, not listed. Must not know: terminals, clocks (times are the events').
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use stages::{StageError, StageEvent};
 
@@ -198,7 +198,10 @@ impl Story {
                 vec![self.row(stage, &text)]
             }
             StageEvent::Sample { prompt, answer } => vec![
-                self.row(stage, &self.paint.dim(&format!("asked: {}", one_line(prompt)))),
+                self.row(
+                    stage,
+                    &self.paint.dim(&format!("asked: {}", one_line(prompt))),
+                ),
                 self.under(&format!("says: {}", one_line(answer))),
             ],
             StageEvent::Log { text } if self.setting.verbose => {
@@ -215,7 +218,10 @@ impl Story {
             String::new()
         };
         let took = units::duration(millis);
-        let mut lines = vec![self.row(stage, &format!("{} in {took}{same}", self.paint.green("done")))];
+        let mut lines = vec![self.row(
+            stage,
+            &format!("{} in {took}{same}", self.paint.green("done")),
+        )];
         lines.extend(notes.iter().map(|note| self.under(&self.paint.dim(note))));
         lines
     }
@@ -237,14 +243,25 @@ impl Story {
         let what = self.paint.red("failed");
         let mut lines = vec![
             self.row(stage, &format!("{what} after {took}")),
-            self.under(&format!("{}: {}", self.paint.red(&error.code), error.message)),
+            self.under(&format!(
+                "{}: {}",
+                self.paint.red(&error.code),
+                error.message
+            )),
             self.under(&format!("{} {place}", self.paint.dim("  at"))),
             self.under(&format!("{} {}", self.paint.dim("mend"), error.mend)),
         ];
         let tail = tail(log);
         if !tail.is_empty() {
-            lines.push(self.under(&format!("{} the end of {}", self.paint.dim(" log"), log.display())));
-            lines.extend(tail.iter().map(|line| self.under(&self.paint.dim(&format!("   | {line}")))));
+            lines.push(self.under(&format!(
+                "{} the end of {}",
+                self.paint.dim(" log"),
+                shown_path(log).display()
+            )));
+            lines.extend(
+                tail.iter()
+                    .map(|line| self.under(&self.paint.dim(&format!("   | {line}")))),
+            );
         }
         lines
     }
@@ -257,6 +274,15 @@ fn gate_broken(paint: Paint, metric: &str, value: Option<f64>, wanted: &str) -> 
         "{} {metric} is {value}, wanted {wanted}",
         paint.red("gate:")
     )
+}
+
+/// A path as the person at the current folder would write it.
+pub fn shown_path(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute
+        .strip_prefix(&here)
+        .map_or_else(|_| absolute.clone(), Path::to_owned)
 }
 
 fn one_line(text: &str) -> String {
@@ -274,7 +300,13 @@ fn tail(log: &std::path::Path) -> Vec<String> {
         return Vec::new();
     };
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("# ")).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("# "))
+        .collect();
     let from = lines.len().saturating_sub(TAIL);
-    lines[from..].iter().map(|line| (*line).to_owned()).collect()
+    lines[from..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }

@@ -8,6 +8,9 @@ use super::story::Setting;
 use super::units;
 use crate::event::{Envelope, Event};
 
+/// The most rows of the table; beyond, only what failed or waits for a person is listed.
+const ROWS: usize = 60;
+
 /// What became of one stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
@@ -44,7 +47,14 @@ impl Summary {
         match &told.event {
             Event::StageFresh {
                 stage, restored, ..
-            } => self.note(stage, if *restored { Fate::Restored } else { Fate::Fresh }),
+            } => self.note(
+                stage,
+                if *restored {
+                    Fate::Restored
+                } else {
+                    Fate::Fresh
+                },
+            ),
             Event::StageDone {
                 stage,
                 millis,
@@ -109,7 +119,10 @@ impl Summary {
         if quiet && status == "ok" {
             let fresh = units::count(self.number(|fate| *fate == Fate::Fresh), "stage");
             let mut lines = vec![format!("{}: {fresh}, {took}", paint.green("up to date"))];
-            lines.extend(self.ready().map(|next| format!("  next     {}", paint.cyan(&next))));
+            lines.extend(
+                self.ready()
+                    .map(|next| format!("  next     {}", paint.cyan(&next))),
+            );
             return lines;
         }
         let mut lines = vec![String::new()];
@@ -124,7 +137,12 @@ impl Summary {
         let name_width = self.fates.iter().map(|(id, _)| id.chars().count()).max();
         let name_width = name_width.unwrap_or(0).max(8);
         let mut lines = Vec::new();
-        for (stage, fate) in &self.fates {
+        let shown = |fate: &&(String, Fate)| !matches!(fate.1, Fate::Fresh | Fate::Skipped);
+        let long = self.fates.iter().filter(shown).count() > ROWS;
+        for (stage, fate) in self.fates.iter().filter(shown) {
+            if long && !matches!(fate, Fate::Failed { .. } | Fate::Ready) {
+                continue;
+            }
             let (what, millis) = match fate {
                 Fate::Fresh | Fate::Skipped => continue,
                 Fate::Restored => (paint.dim(&pad("restored")), None),
@@ -139,6 +157,11 @@ impl Summary {
             let time = millis.map(units::duration).unwrap_or_default();
             let line = format!("  {stage:name_width$}  {what}  {time:>9}");
             lines.push(line.trim_end().to_owned());
+        }
+        let restored = self.number(|fate| *fate == Fate::Restored);
+        if long && restored > 0 {
+            let text = format!("{} restored", units::count(restored, "stage"));
+            lines.push(paint.dim(&format!("  {text}")));
         }
         let fresh = self.number(|fate| *fate == Fate::Fresh);
         if fresh > 0 {
@@ -158,7 +181,11 @@ impl Summary {
             return Vec::new();
         }
         let name = |gate: &Looked| format!("{} {}", gate.stage, gate.metric);
-        let width = self.gates.iter().map(|gate| name(gate).chars().count()).max();
+        let width = self
+            .gates
+            .iter()
+            .map(|gate| name(gate).chars().count())
+            .max();
         let width = width.unwrap_or(0);
         let mut lines = vec![String::new()];
         for gate in &self.gates {
@@ -187,7 +214,10 @@ impl Summary {
             _ => paint.red("failed"),
         };
         let ran = self.number(|fate| matches!(fate, Fate::Ran { .. }));
-        let mut lines = vec![format!("  {word} in {took}, {} ran", units::count(ran, "stage"))];
+        let mut lines = vec![format!(
+            "  {word} in {took}, {} ran",
+            units::count(ran, "stage")
+        )];
         if ran > 0 || self.number(|fate| *fate == Fate::Restored) > 0 {
             lines.push(format!("  results  {}", shown(&setting.results)));
         }

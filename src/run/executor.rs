@@ -27,7 +27,7 @@ use crate::plan::key;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// The longest pause between tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// How often a lock held by another process is asked for.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -138,13 +138,18 @@ async fn tried(
 ) -> Result<Record, Failure> {
     let started = jiff::Timestamp::now().to_string();
     let began = Instant::now();
+    let mut log = Log::open(&job.log, job.mask(), attempt == 1);
+    heading(job, &mut log, attempt);
     let prepared = blocking(job, prepare).await?;
-    let (outcome, prepared) = run(job, prepared, voice, attempt, stop).await?;
+    let (outcome, prepared) = run(job, prepared, voice, log, stop).await?;
     let millis = began.elapsed().as_millis() as u64;
     let made = Made {
         started,
         millis,
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned(),
         program: format!("tunesmith {}", env!("CARGO_PKG_VERSION")),
     };
     let record = blocking(job, move |job| collect(job, &prepared, outcome, made)).await?;
@@ -168,11 +173,12 @@ async fn run(
     job: &Arc<Job>,
     prepared: Prepared,
     voice: &Voice,
-    attempt: u32,
+    mut log: Log,
     stop: watch::Receiver<Stop>,
 ) -> Result<(Outcome, Prepared), Failure> {
-    let mut log = Log::open(&job.log, job.mask(), attempt == 1);
-    heading(job, &prepared, &mut log, attempt);
+    if let Action::Shell { .. } = job.spec().action {
+        log.heading(&format!("run {}", prepared.program.line[2]));
+    }
     let builtin = matches!(job.spec().action, Action::Builtin { .. });
     let mut heard = Heard::default();
     let ended = supervise(&prepared.program, stop, |channel, line| {
@@ -204,17 +210,19 @@ async fn run(
     }
 }
 
-fn heading(job: &Job, prepared: &Prepared, log: &mut Log, attempt: u32) {
+fn heading(job: &Job, log: &mut Log, attempt: u32) {
     let spec = job.spec();
     let profile = &job.pipeline.profile;
-    log.heading(&format!("stage {} of profile {profile}, try {attempt}", spec.id));
+    log.heading(&format!(
+        "stage {} of profile {profile}, try {attempt}",
+        spec.id
+    ));
     log.heading(&format!("key {}", job.key));
     for reason in &job.reasons {
         log.heading(&format!("because {reason}"));
     }
-    match &spec.action {
-        Action::Builtin { stage, .. } => log.heading(&format!("uses {}", stage.kind())),
-        Action::Shell { .. } => log.heading(&format!("run {}", prepared.program.line[2])),
+    if let Action::Builtin { stage, .. } = &spec.action {
+        log.heading(&format!("uses {}", stage.kind()));
     }
 }
 
@@ -301,7 +309,11 @@ fn collect(
         record.outputs.insert(name.clone(), tree);
     }
     for (path, tree) in job.outside() {
-        if !job.store.unchanged(path, tree).map_err(|error| stored(&error))? {
+        if !job
+            .store
+            .unchanged(path, tree)
+            .map_err(|error| stored(&error))?
+        {
             return Err(changed(path));
         }
     }
@@ -316,10 +328,17 @@ fn missing(job: &Job, prepared: &Prepared, name: &str, path: &std::path::Path) -
         .strip_prefix(&prepared.program.folder)
         .unwrap_or(path)
         .display();
-    let what = if path.is_dir() { "left empty" } else { "not written" };
+    let what = if path.is_dir() {
+        "left empty"
+    } else {
+        "not written"
+    };
     StageError::new(
         "run::missing-output",
-        format!("the output `{name}` (`{shown}`) was {what} by `{}`", job.spec().id),
+        format!(
+            "the output `{name}` (`{shown}`) was {what} by `{}`",
+            job.spec().id
+        ),
         "let the command write it, or take it out of `outputs`",
     )
     .at("outputs")
@@ -353,19 +372,32 @@ async fn show(job: &Arc<Job>, record: &Record, voice: &Voice) {
         }),
         Ok(Err(error)) => voice.tell(Message::Notice(
             error.code(),
-            format!("the result of `{}` is stored, but not shown: {error}", job.spec().id),
+            format!(
+                "the result of `{}` is stored, but not shown: {error}",
+                job.spec().id
+            ),
         )),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 
 /// Says what was found in a stage's folder of results.
-pub(crate) fn tell_found(stage: &str, found: Option<Found>, mut tell: impl FnMut(&'static str, String)) {
+pub(crate) fn tell_found(
+    stage: &str,
+    found: Option<Found>,
+    mut tell: impl FnMut(&'static str, String),
+) {
     match found {
         None | Some(Found::Back) => {}
         Some(Found::Modified(files)) => {
-            let names: Vec<_> = files.iter().map(|file| format!("`{}`", file.display())).collect();
-            let text = format!("the results of `{stage}` were modified by hand: {}", names.join(", "));
+            let names: Vec<_> = files
+                .iter()
+                .map(|file| format!("`{}`", file.display()))
+                .collect();
+            let text = format!(
+                "the results of `{stage}` were modified by hand: {}",
+                names.join(", ")
+            );
             tell("out::modified", text);
         }
         Some(Found::Kept(moves)) => {

@@ -28,7 +28,8 @@ impl Scheduler<'_> {
         let outputs = record.outputs.iter();
         let outputs = outputs.map(|(name, tree)| (name.clone(), tree.digest()));
         let profile = &self.project.pipeline.profile;
-        self.locked.set_results(profile, &spec.id, outputs.collect());
+        self.locked
+            .set_results(profile, &spec.id, outputs.collect());
     }
 
     /// Writes the entries that this run settled. A lock that cannot be written does not

@@ -52,7 +52,10 @@ mod tests {
             threshold,
             span: 0..0,
         };
-        let metrics: BTreeMap<_, _> = value.map(|value| ("accuracy".into(), value)).into_iter().collect();
+        let metrics: BTreeMap<_, _> = value
+            .map(|value| ("accuracy".into(), value))
+            .into_iter()
+            .collect();
         match look("eval", &[gate], &metrics).pop() {
             Some(Event::Gate { passed, .. }) => passed,
             other => panic!("{other:?}"),

@@ -25,7 +25,7 @@ mod worker;
 
 use std::collections::BTreeSet;
 
-use crate::config::{Fault, Faults};
+use crate::config::Faults;
 use crate::event::Envelope;
 use crate::graph::Graph;
 use crate::plan::{self, Planner};
@@ -133,9 +133,4 @@ pub fn planner<'a>(
         preview,
     };
     Planner::new(&project.pipeline, &project.store, &project.lock, asked)
-}
-
-/// A fault that stands in no file.
-pub(crate) fn fault(code: &str, message: String, mend: &str) -> Fault {
-    Fault::nowhere(code, message).mend(mend)
 }

@@ -15,7 +15,7 @@ use cache::{DifferenceKind, Entry, Record, Store, Tree};
 pub(crate) enum Found {
     /// Somebody changed or added these files; they stay.
     Modified(Vec<PathBuf>),
-    /// These were moved to `.kept` to make room.
+    /// These were moved to `.kept` to make room; paths from the project's folder.
     Kept(Vec<(PathBuf, PathBuf)>),
     /// Something was missing and is back.
     Back,
@@ -62,7 +62,7 @@ impl Out<'_> {
         let mut kept = Vec::new();
         for path in own {
             let place = self.keep(stage, &folder, &path)?;
-            kept.push((folder.join(path), place));
+            kept.push((self.shown(&folder.join(path)), self.shown(&place)));
         }
         self.store.materialise(&tree, &folder)?;
         Ok(if !kept.is_empty() {
@@ -72,6 +72,12 @@ impl Out<'_> {
         } else {
             None
         })
+    }
+
+    /// A path below the results as people name it, `out/…`.
+    fn shown(&self, path: &Path) -> PathBuf {
+        let project = self.root.parent().unwrap_or(self.root);
+        path.strip_prefix(project).unwrap_or(path).to_owned()
     }
 
     /// Whether the bytes of a file are in the store.
@@ -84,8 +90,13 @@ impl Out<'_> {
 
     /// Moves a file to `.kept`, beside earlier ones of its name.
     fn keep(&self, stage: &str, folder: &Path, path: &Path) -> Result<PathBuf, cache::Error> {
-        let base = self.root.join(".kept").join(self.profile).join(stage).join(path);
-        let place = (0..)
+        let base = self
+            .root
+            .join(".kept")
+            .join(self.profile)
+            .join(stage)
+            .join(path);
+        let place = (0..u32::MAX)
             .map(|number| match number {
                 0 => base.clone(),
                 _ => PathBuf::from(format!("{}.{number}", base.display())),

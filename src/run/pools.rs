@@ -56,7 +56,9 @@ impl Pools {
     }
 
     fn of(&mut self, pool: Pool) -> &mut Slots {
-        self.pools.get_mut(&pool).expect("every pool is made in `new`")
+        self.pools
+            .get_mut(&pool)
+            .expect("every pool is made in `new`")
     }
 
     /// Queues a stage.

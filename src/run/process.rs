@@ -131,7 +131,7 @@ pub(crate) async fn supervise(
 }
 
 fn far_away() -> Instant {
-    Instant::now() + Duration::from_secs(86_400)
+    Instant::now() + Duration::from_hours(24)
 }
 
 fn first_line(input: &str) -> String {
@@ -183,12 +183,11 @@ impl Leash {
 
     /// The limit was reached, or the patience after it.
     async fn time_is_up(&mut self) {
-        match (self.because, self.limit) {
-            (None, Some(limit)) => self.ask(Ended::TimedOut(limit), TIME_UP).await,
-            _ => {
-                self.pipe = None;
-                self.next = None;
-            }
+        if let (None, Some(limit)) = (self.because, self.limit) {
+            self.ask(Ended::TimedOut(limit), TIME_UP).await;
+        } else {
+            self.pipe = None;
+            self.next = None;
         }
     }
 }

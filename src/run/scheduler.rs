@@ -223,7 +223,10 @@ impl<'a> Scheduler<'a> {
                 Ok(Decision::Ready { .. }) => self.ready(stage),
                 Ok(Decision::Waiting { on }) => {
                     let on = self.ids(&on).join("`, `");
-                    unreachable!("bug: `{}` waits for `{on}`, which are settled", self.id(stage));
+                    unreachable!(
+                        "bug: `{}` waits for `{on}`, which are settled",
+                        self.id(stage)
+                    );
                 }
                 Err(error) => self.undecided(stage, &error),
             }

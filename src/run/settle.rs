@@ -10,6 +10,7 @@ use super::gates;
 use super::job::{Failure, Performed};
 use super::out::Out;
 use super::scheduler::{Scheduler, State};
+use crate::config::Action;
 use crate::event::Event;
 use crate::plan::PlanError;
 
@@ -44,7 +45,10 @@ impl Scheduler<'_> {
             Ok(found) => tell_found(&spec.id, found, |code, text| notices.push((code, text))),
             Err(error) => notices.push((
                 error.code(),
-                format!("the result of `{}` is stored, but not shown: {error}", spec.id),
+                format!(
+                    "the result of `{}` is stored, but not shown: {error}",
+                    spec.id
+                ),
             )),
         }
         for (code, text) in notices {
@@ -82,7 +86,11 @@ impl Scheduler<'_> {
         }
         if !broken.is_empty() {
             self.tally.gate = true;
-            let because = format!("`{}` does not pass its gate on `{}`", spec.id, broken.join("`, `"));
+            let because = format!(
+                "`{}` does not pass its gate on `{}`",
+                spec.id,
+                broken.join("`, `")
+            );
             self.skip_below(stage, &because);
         }
         self.settled.insert(stage, record.outputs.clone());
@@ -101,7 +109,9 @@ impl Scheduler<'_> {
     /// Nothing below `stage` can run.
     pub(super) fn skip_below(&mut self, stage: usize, because: &str) {
         for below in self.project.graph.descendants(&[stage]) {
-            if self.inside[below] && matches!(self.states[below], State::Waiting(_)) && below != stage
+            if self.inside[below]
+                && matches!(self.states[below], State::Waiting(_))
+                && below != stage
             {
                 self.skip(below, because);
             }
@@ -144,6 +154,34 @@ impl Scheduler<'_> {
             unchanged: self.before.get(&stage) == Some(&digests),
         });
         self.settle(stage, record, &outcome);
+        if self.options.recompute {
+            self.compare(stage, &digests);
+        }
+    }
+
+    /// A recomputed result against the one that the lock names. Built-in stages promise
+    /// equal bytes; what a command promises is its author's business, so it is only told.
+    fn compare(&mut self, stage: usize, digests: &BTreeMap<String, Digest>) {
+        let spec = self.spec(stage);
+        let profile = &self.project.pipeline.profile;
+        let Some(wanted) = self.project.lock.results(profile, &spec.id) else {
+            return;
+        };
+        let other: Vec<_> = wanted
+            .iter()
+            .filter(|(name, digest)| digests.get(*name) != Some(digest))
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
+        if other.is_empty() {
+            return;
+        }
+        self.tally.locked |= matches!(spec.action, Action::Builtin { .. });
+        let text = format!(
+            "`{}` was made anew with other bytes than `pipeline.lock` names: {}",
+            spec.id,
+            other.join(", ")
+        );
+        self.notice("locked::other-bytes", text);
     }
 
     fn failed(&mut self, stage: usize, error: StageError, millis: u64) {

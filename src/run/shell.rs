@@ -65,13 +65,24 @@ pub(crate) fn fill(
     while let Some(start) = rest.find("${") {
         let (before, from) = rest.split_at(start);
         filled.push_str(before);
-        let Some(end) = from.find('}') else { break };
+        let Some(end) = from.find('}') else {
+            rest = from;
+            break;
+        };
         let name = &from[2..end];
         let value = if let Some(port) = name.strip_prefix("inputs.") {
             let paths = inputs.get(port).ok_or_else(|| unknown("input", port))?;
-            Some(paths.iter().map(|path| quoted(path)).collect::<Vec<_>>().join(" "))
+            Some(
+                paths
+                    .iter()
+                    .map(|path| quoted(path))
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
         } else if let Some(product) = name.strip_prefix("outputs.") {
-            let path = outputs.get(product).ok_or_else(|| unknown("output", product))?;
+            let path = outputs
+                .get(product)
+                .ok_or_else(|| unknown("output", product))?;
             Some(quoted(path))
         } else {
             None
@@ -112,7 +123,11 @@ mod tests {
     fn commands_are_filled_and_quoted() {
         let inputs = BTreeMap::from([("rows".to_owned(), vec!["a b".to_owned(), "c".to_owned()])]);
         let outputs = BTreeMap::from([("out".to_owned(), "adapter".to_owned())]);
-        let filled = fill("cat ${inputs.rows} > ${outputs.out} ${HOME} $x ${", &inputs, &outputs);
+        let filled = fill(
+            "cat ${inputs.rows} > ${outputs.out} ${HOME} $x ${",
+            &inputs,
+            &outputs,
+        );
         assert_eq!(
             filled.expect("all names are known"),
             "cat 'a b' c > adapter ${HOME} $x ${"
@@ -126,7 +141,11 @@ mod tests {
         assert_eq!(output("./adapter/").expect("below"), "adapter");
         assert!(output("../x").is_err());
         assert!(output("/x").is_err());
-        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let names = |all: &[&str]| {
+            all.iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
         assert!(disjoint(&names(&["data/x.csv"]), &names(&["data"])).is_err());
         assert!(disjoint(&names(&["data"]), &names(&["data/y"])).is_err());
         assert!(disjoint(&names(&["data"]), &names(&["database"])).is_ok());

@@ -7,7 +7,7 @@ use stages::contract::WorkerMessage;
 use stages::{Outcome, StageError, StageEvent};
 
 /// Names the worker executable when it does not lie beside the command.
-pub const WORKER: &str = "TUNESMITH_WORKER";
+const WORKER: &str = "TUNESMITH_WORKER";
 
 const NAME: &str = "tunesmith-worker";
 

@@ -291,7 +291,9 @@ pub fn row_files(path: &Path) -> Result<Vec<(PathBuf, String)>, ReadError> {
         return Ok(vec![(path.to_owned(), name.to_string_lossy().into_owned())]);
     }
     let mut files = Vec::new();
-    for entry in walkdir::WalkDir::new(path).sort_by_file_name() {
+    for entry in walkdir::WalkDir::new(path)
+        .follow_links(true)
+        .sort_by_file_name() {
         let entry = entry.map_err(|error| ReadError::Io {
             path: path.to_owned(),
             error: error.into(),

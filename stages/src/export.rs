@@ -153,10 +153,17 @@ impl Stage for Export {
         adapter
             .save(&folder, dtype)
             .map_err(|error| engine(&error))?;
-        for (name, bytes) in base.files.tokenizer_files().map_err(|error| engine(&error))? {
+        for (name, bytes) in base
+            .files
+            .tokenizer_files()
+            .map_err(|error| engine(&error))?
+        {
             write(&folder.join(name), &bytes)?;
         }
-        write(&ctx.output.join("system-prompt.txt"), base.system().as_bytes())?;
+        write(
+            &ctx.output.join("system-prompt.txt"),
+            base.system().as_bytes(),
+        )?;
         let bytes = size(&folder.join("adapter_model.safetensors"))?
             + size(&folder.join("adapter_config.json"))?;
         if params.text("target").as_deref() == Some("cloudflare") {

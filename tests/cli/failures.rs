@@ -7,7 +7,7 @@ use super::project::Project;
 #[test]
 fn a_command_that_fails() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   first:
@@ -17,9 +17,29 @@ stages:
     run: cp ${inputs.it} ${outputs.it}
     inputs: { it: first }
     outputs: { it: it.txt }
-"#,
+",
     );
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      first     runs: it has no result yet
+      first     failed after [TIME]
+                run::exit: the command exits with status 3
+                  at pipeline.yaml:5:5
+                mend look at its log
+                 log the end of .tunesmith/logs/default/first.log
+                   | working
+                   | no such thing
+      second    skipped: `first` failed
+
+      first     failed [TIME]
+      1 stage skipped
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log first
+    ");
     project.verify();
 }
 
@@ -37,9 +57,27 @@ stages:
     outputs: { it: it/ }
 "#,
     );
-    insta::assert_snapshot!(project.says(&["run", "first"]), @"");
+    insta::assert_snapshot!(project.says(&["run", "first"]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      first     runs: it has no result yet
+      first     failed after [TIME]
+                run::missing-output: the output `it` (`it.txt`) was not written by `first`
+                  at pipeline.yaml:6:5
+                mend let the command write it, or take it out of `outputs`
+
+      first     failed [TIME]
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log first
+    ");
     let said = project.says(&["run", "empty"]);
-    assert!(said.contains("the output `it` (`it`) was left empty"), "{said}");
+    assert!(
+        said.contains("the output `it` (`it`) was left empty"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -62,33 +100,62 @@ stages:
 #[test]
 fn a_stage_that_takes_too_long() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   slow:
     run: sleep 100
     outputs: { it: it.txt }
     timeout: 1s
-"#,
+",
     );
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      slow      runs: it has no result yet
+      slow      failed after [TIME]
+                run::timeout: `slow` took longer than 1s
+                  at pipeline.yaml:7:5
+                mend raise its `timeout`, or give it less to do
+
+      slow      failed [TIME]
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log slow
+    ");
 }
 
 #[test]
 fn a_stage_is_tried_again() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   shaky:
     run: echo try >> DIR/tries; test $(wc -l < DIR/tries) -ge 2; touch ${outputs.it}
     outputs: { it: it.txt }
     retries: 2
-"#,
+",
     );
     // A failing `test` alone does not end a `sh -c`: the last command decides.
     project.edit("pipeline.yaml", "-ge 2; touch", "-ge 2 && touch");
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      shaky     runs: it has no result yet
+      shaky     failed after [TIME], will try again: the command exits with status 1
+      shaky     runs again, try 2
+      shaky     done in [TIME]
+
+      shaky     ran [TIME]
+
+      done in [TIME], 1 stage ran
+      results  out/default/
+    ");
     assert_eq!(project.marks("tries").len(), 2);
 }
 
@@ -99,41 +166,56 @@ fn secrets_are_passed_and_never_shown() {
 name: demo
 stages:
   send:
-    run: echo "using $API_TOKEN of ${#API_TOKEN} letters"; exit 1
+    run: echo "using $API_TOKEN of $(printf %s "$API_TOKEN" | wc -c) letters"; exit 1
     outputs: { it: it.txt }
     secrets: [API_TOKEN]
 "#,
     );
     let mut command = project.command(&["run", "--json"]);
-    let output = command.env("API_TOKEN", "sesame-opens").output().expect("it starts");
+    let output = command
+        .env("API_TOKEN", "sesame-opens")
+        .output()
+        .expect("it starts");
     let said = String::from_utf8(output.stdout).expect("text");
     assert!(said.contains("using *** of 12 letters"), "{said}");
     assert!(!said.contains("sesame"), "{said}");
-    assert!(!project.read(".tunesmith/logs/default/send.log").contains("sesame"));
-    insta::assert_snapshot!(project.says(&[]), @"");
+    assert!(
+        !project
+            .read(".tunesmith/logs/default/send.log")
+            .contains("sesame")
+    );
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 1
+    ----- stdout -----
+    demo, profile default
+
+      send      runs: it has no result yet
+      send      failed after [TIME]
+                run::secret-not-set: the secret `API_TOKEN` is not in the environment
+                  at pipeline.yaml:7:5
+                mend export API_TOKEN, then run again
+
+      send      failed [TIME]
+
+      failed in [TIME], 0 stages ran
+      next     tunesmith log send
+    ");
 }
 
 #[test]
 fn a_link_out_of_the_results_is_refused() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   sly:
     run: mkdir -p it && ln -s /etc/passwd it/users
     outputs: { it: it/ }
-"#,
+",
     );
     let said = project.says(&[]);
     assert!(said.starts_with("exit 1"), "{said}");
     assert!(said.contains("cache::link-leaves"), "{said}");
-}
-
-#[test]
-fn a_missing_worker_is_said() {
-    let project = Project::new("name: demo\nstages: {}\n");
-    let said = project.says(&["log", "nothing"]);
-    assert!(said.starts_with("exit 2"), "{said}");
 }
 
 /// A store on a file system of one megabyte: the run fails with the cause, the store stays
@@ -174,7 +256,10 @@ params: { size: 3000000 }
         return;
     }
     assert!(said.contains("exit 1\n"), "{said}{complained}");
-    assert!(said.to_lowercase().contains("no space left") || said.contains("cache::disk-full"), "{said}");
+    assert!(
+        said.to_lowercase().contains("no space left") || said.contains("cache::disk-full"),
+        "{said}"
+    );
     assert_eq!(said.matches("all as they were stored").count(), 2, "{said}");
     assert!(said.contains("exit 0\n"), "{said}{complained}");
 }

@@ -65,15 +65,20 @@ fn the_second_interrupt_does_not_wait() {
 
 #[test]
 fn an_input_edited_while_its_stage_runs_is_read_as_it_was() {
-    let project = Project::new(
-        &LONG.replace("it: first }\n    outputs", "it: ./local.txt }\n    outputs"),
-    );
+    let project =
+        Project::new(&LONG.replace("it: first }\n    outputs", "it: ./local.txt }\n    outputs"));
     project.write("local.txt", "old\n");
     let child = start(&project);
     project.wait_for("begun");
     project.write("local.txt", "new\n");
     project.write("go", "");
-    assert!(child.wait_with_output().expect("it was started").status.success());
+    assert!(
+        child
+            .wait_with_output()
+            .expect("it was started")
+            .status
+            .success()
+    );
     assert_eq!(project.read("out/default/long/it.txt"), "old\n");
     let said = project.ok(&[]);
     assert!(said.contains("input `it` changed"), "{said}");

@@ -51,7 +51,10 @@ impl Project {
     /// The command, ready to start in the project's folder.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tunesmith"));
-        command.args(args).current_dir(self.path()).stdin(Stdio::null());
+        command
+            .args(args)
+            .current_dir(self.path())
+            .stdin(Stdio::null());
         for name in ["TUNESMITH_WORKER", "TUNESMITH_STORE", "NO_COLOR", "TMPDIR"] {
             command.env_remove(name);
         }
@@ -77,7 +80,10 @@ impl Project {
     }
 
     fn page(&self, output: &Output) -> String {
-        let code = output.status.code().map_or_else(|| "signal".to_owned(), |code| code.to_string());
+        let code = output
+            .status
+            .code()
+            .map_or_else(|| "signal".to_owned(), |code| code.to_string());
         let mut page = format!("exit {code}\n");
         for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
             if !bytes.is_empty() {
@@ -100,7 +106,10 @@ impl Project {
             (r"\b[0-9a-f]{12}\b", "[DIGEST]"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "[WHEN]"),
             (r" *\b(\d+\.\d+s|\d+m \d\ds)", " [TIME]"),
-            (r"on \S+ by tunesmith \S+", "on [HOST] by tunesmith [VERSION]"),
+            (
+                r"on \S+ by tunesmith \S+",
+                "on [HOST] by tunesmith [VERSION]",
+            ),
             (r"process \d+ on \S+", "process [PID] on [HOST]"),
         ] {
             let pattern = Regex::new(pattern).expect("a pattern");
@@ -150,7 +159,7 @@ impl Project {
 
 /// Waits for something that must come; a minute is for ever.
 pub(crate) fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + Duration::from_mins(1);
     while !there() {
         assert!(Instant::now() < patience, "waited for {what} in vain");
         std::thread::sleep(Duration::from_millis(5));

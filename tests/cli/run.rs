@@ -27,8 +27,29 @@ fn two() -> Project {
 #[test]
 fn a_first_run_and_a_second() {
     let project = two();
-    insta::assert_snapshot!(project.says(&["run"]), @"");
-    insta::assert_snapshot!(project.says(&["run"]), @"");
+    insta::assert_snapshot!(project.says(&["run"]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      head      runs: it has no result yet
+      head      done in [TIME]
+      count     runs: it has no result yet
+      count     done in [TIME]
+
+      head      ran [TIME]
+      count     ran [TIME]
+
+      gate  count lines       2  wanted >= 1  holds
+
+      done in [TIME], 2 stages ran
+      results  out/default/
+    ");
+    insta::assert_snapshot!(project.says(&["run"]), @r"
+    exit 0
+    ----- stdout -----
+    up to date: 2 stages, [TIME]
+    ");
     assert_eq!(project.read("out/default/head/lines.txt"), "one\ntwo\n");
     project.verify();
 }
@@ -38,13 +59,56 @@ fn one_edit_runs_what_depends_on_it_and_going_back_restores() {
     let project = two();
     project.ok(&[]);
     project.edit("pipeline.yaml", "take: 2", "take: 3");
-    insta::assert_snapshot!(project.says(&["plan"]), @"");
+    insta::assert_snapshot!(project.says(&["plan"]), @r"
+    exit 0
+    ----- stdout -----
+      head      run: its command changed
+      count     not known before `head` is done
+
+    1 stage to run, 1 stage that may follow
+    ");
     assert_eq!(project.output(&["plan", "--check"]).status.code(), Some(4));
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      head      runs: its command changed
+      head      done in [TIME]
+      count     runs: input `lines` changed: [DIGEST] -> [DIGEST]
+      count     done in [TIME]
+
+      head      ran [TIME]
+      count     ran [TIME]
+
+      gate  count lines       3  wanted >= 1  holds
+
+      done in [TIME], 2 stages ran
+      results  out/default/
+    ");
     project.edit("pipeline.yaml", "take: 3", "take: 2");
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      head      restored from the store
+      count     restored from the store
+
+      head      restored
+      count     restored
+
+      gate  count lines       2  wanted >= 1  holds
+
+      done in [TIME], 0 stages ran
+      results  out/default/
+    ");
     assert_eq!(project.read("out/default/head/lines.txt"), "one\ntwo\n");
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    up to date: 2 stages, [TIME]
+    ");
 }
 
 #[test]
@@ -70,7 +134,22 @@ fn equal_bytes_stop_the_ripple() {
     project.ok(&[]);
     // The third line is not among those taken.
     project.edit("words.txt", "three", "drei");
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      head      runs: input `text` changed: [DIGEST] -> [DIGEST]
+      head      done in [TIME], same bytes as before
+
+      head      ran, same bytes [TIME]
+      1 stage up to date
+
+      gate  count lines       2  wanted >= 1  holds
+
+      done in [TIME], 1 stage ran
+      results  out/default/
+    ");
 }
 
 #[test]
@@ -80,7 +159,28 @@ fn a_broken_gate_has_its_own_exit_code_and_stops_what_is_below() {
     let more = "  after:\n    run: cp ${inputs.it} ${outputs.it}\n    inputs: { it: count }\n    outputs: { it: it.json }\n";
     let text = project.read("pipeline.yaml");
     project.write("pipeline.yaml", &format!("{text}{more}"));
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 3
+    ----- stdout -----
+    demo, profile default
+
+      head      runs: it has no result yet
+      head      done in [TIME]
+      count     runs: it has no result yet
+      count     done in [TIME]
+      count     gate: lines is 2, wanted >= 5
+      after     skipped: `count` does not pass its gate on `lines`
+
+      head      ran [TIME]
+      count     ran [TIME]
+      1 stage skipped
+
+      gate  count lines       2  wanted >= 5  broken
+
+      a gate is broken in [TIME], 2 stages ran
+      results  out/default/
+      next     tunesmith explain count
+    ");
 }
 
 #[test]
@@ -92,11 +192,31 @@ fn deleted_results_come_back_and_edited_ones_are_kept() {
     assert_eq!(project.read("out/default/head/lines.txt"), "one\ntwo\n");
 
     project.write("out/default/head/lines.txt", "mine\n");
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      note: the results of `head` were modified by hand: `lines.txt` (out::modified)
+    up to date: 2 stages, [TIME]
+    ");
     assert_eq!(project.read("out/default/head/lines.txt"), "mine\n");
 
     project.edit("pipeline.yaml", "take: 2", "take: 1");
-    insta::assert_snapshot!(project.says(&["run", "head"]), @"");
+    insta::assert_snapshot!(project.says(&["run", "head"]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      head      runs: its command changed
+      note: `out/default/head/lines.txt` was modified by hand: kept as `out/.kept/default/head/lines.txt` (out::kept)
+      head      done in [TIME]
+
+      head      ran [TIME]
+
+      done in [TIME], 1 stage ran
+      results  out/default/
+    ");
     assert_eq!(project.read("out/default/head/lines.txt"), "one\n");
     assert_eq!(project.read("out/.kept/default/head/lines.txt"), "mine\n");
 }
@@ -112,7 +232,11 @@ fn a_blob_that_went_bad_is_made_again() {
     }
     let said = project.ok(&[]);
     assert!(said.contains("runs: its output `lines` is"), "{said}");
-    assert_eq!(project.files(".tunesmith/store/quarantine").len(), 3, "for people to look at");
+    assert_eq!(
+        project.files(".tunesmith/store/quarantine").len(),
+        3,
+        "for people to look at"
+    );
     assert_eq!(project.read("out/default/head/lines.txt"), "one\ntwo\n");
     project.verify();
 }
@@ -120,10 +244,35 @@ fn a_blob_that_went_bad_is_made_again() {
 #[test]
 fn one_page_about_a_stage() {
     let project = two();
-    insta::assert_snapshot!(project.says(&["explain", "count"]), @"");
+    insta::assert_snapshot!(project.says(&["explain", "count"]), @r#"
+    exit 0
+    ----- stdout -----
+    count  run: printf '{"lines": %s}\n' "$(wc -l < ${inputs.lines})" > ${outputs.metrics}
+
+      state     not known before `head` is done: same bytes, and it stays
+      inputs    lines: head
+    "#);
     project.ok(&[]);
-    insta::assert_snapshot!(project.says(&["explain", "count"]), @"");
-    insta::assert_snapshot!(project.says(&["log", "count"]), @"");
+    insta::assert_snapshot!(project.says(&["explain", "count"]), @r#"
+    exit 0
+    ----- stdout -----
+    count  run: printf '{"lines": %s}\n' "$(wc -l < ${inputs.lines})" > ${outputs.metrics}
+
+      state     up to date
+      inputs    lines: head
+      made      [WHEN] in [TIME] on [HOST] by tunesmith [VERSION]
+      outputs   metrics: out/default/count/metrics.json  (13 B, [DIGEST])
+      metrics   lines 2  gate >= 1
+      log       .tunesmith/logs/default/count.log
+    "#);
+    insta::assert_snapshot!(project.says(&["log", "count"]), @r#"
+    exit 0
+    ----- stdout -----
+    # stage count of profile default, try 1
+    # key [DIGEST]
+    # because it has no result yet
+    # run printf '{"lines": %s}\n' "$(wc -l < inputs/lines/lines.txt)" > metrics.json
+    "#);
 }
 
 #[test]
@@ -142,12 +291,32 @@ stages:
     env: { MODE: fast }
 "#,
     );
-    for path in ["tools/a.sh", "tools/b.sh", "elsewhere.txt", "x/1.txt", "x/2.txt", "x/3.txt"] {
+    for path in [
+        "tools/a.sh",
+        "tools/b.sh",
+        "elsewhere.txt",
+        "x/1.txt",
+        "x/2.txt",
+        "x/3.txt",
+    ] {
         project.write(path, path);
     }
     project.ok(&[]);
-    insta::assert_snapshot!(project.read("out/default/look/files.txt"), @"");
-    insta::assert_snapshot!(project.read("out/default/look/names.txt"), @"");
+    insta::assert_snapshot!(project.read("out/default/look/files.txt"), @r"
+    ./files.txt
+    ./inputs/outer/elsewhere.txt
+    ./tools/a.sh
+    ./x/1.txt
+    ./x/2.txt
+    ");
+    insta::assert_snapshot!(project.read("out/default/look/names.txt"), @r"
+    HOME
+    LANG
+    MODE
+    PATH
+    TZ
+    C.UTF-8 UTC fast
+    ");
 }
 
 #[test]
@@ -157,18 +326,44 @@ fn sets_and_profiles_have_results_of_their_own() {
     let lock = project.read("pipeline.lock");
     project.ok(&["run", "--set", "take=1"]);
     assert_eq!(project.read("out/default/head/lines.txt"), "one\n");
-    assert_eq!(project.read("pipeline.lock"), lock, "`--set` writes no lock");
-    project.edit("pipeline.yaml", "params:", "profiles: { small: { take: 1 }, big: { take: 4 } }\nparams:");
+    assert_eq!(
+        project.read("pipeline.lock"),
+        lock,
+        "`--set` writes no lock"
+    );
+    project.edit(
+        "pipeline.yaml",
+        "params:",
+        "profiles: { small: { take: 1 }, big: { take: 4 } }\nparams:",
+    );
     project.ok(&["--profile", "big"]);
     assert_eq!(project.read("out/big/head/lines.txt").lines().count(), 4);
     let said = project.ok(&["run", "--profile", "small"]);
-    assert!(said.contains("restored"), "another profile has made these bytes: {said}");
+    assert!(
+        said.contains("restored"),
+        "another profile has made these bytes: {said}"
+    );
 }
 
 #[test]
 fn locked_runs_use_what_the_lock_names_or_fail() {
     let project = two();
-    insta::assert_snapshot!(project.says(&["run", "--locked"]), @"");
+    insta::assert_snapshot!(project.says(&["run", "--locked"]), @r"
+    exit 5
+    ----- stdout -----
+    demo, profile default
+
+      head      failed after [TIME]
+                locked::no-result: `pipeline.lock` has no result of `head` under profile `default`
+                  at pipeline.yaml:5:3
+                mend run once without `--locked` and commit `pipeline.lock`
+      count     skipped: `head` failed
+
+      head      failed [TIME]
+      1 stage skipped
+
+      failed in [TIME], 0 stages ran
+    ");
     project.ok(&[]);
     project.ok(&["run", "--locked"]);
     project.edit("words.txt", "one", "eins");
@@ -179,7 +374,22 @@ fn locked_runs_use_what_the_lock_names_or_fail() {
 fn forcing_a_stage_runs_it_alone_when_its_bytes_stay() {
     let project = two();
     project.ok(&[]);
-    insta::assert_snapshot!(project.says(&["run", "--force", "head"]), @"");
+    insta::assert_snapshot!(project.says(&["run", "--force", "head"]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      head      runs: it is forced
+      head      done in [TIME], same bytes as before
+
+      head      ran, same bytes [TIME]
+      1 stage up to date
+
+      gate  count lines       2  wanted >= 1  holds
+
+      done in [TIME], 1 stage ran
+      results  out/default/
+    ");
 }
 
 #[test]
@@ -188,11 +398,53 @@ fn a_stage_that_acts_outside_runs_only_when_named() {
     let more = "  send:\n    run: cat ${inputs.it} >> DIR/sent; touch ${outputs.receipt}\n    inputs: { it: count }\n    outputs: { receipt: receipt }\n    effect: external\n";
     let text = project.read("pipeline.yaml");
     project.write("pipeline.yaml", &format!("{text}{more}"));
-    insta::assert_snapshot!(project.says(&[]), @"");
+    insta::assert_snapshot!(project.says(&[]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      head      runs: it has no result yet
+      head      done in [TIME]
+      count     runs: it has no result yet
+      count     done in [TIME]
+
+      head      ran [TIME]
+      count     ran [TIME]
+      send      ready, when you name it
+
+      gate  count lines       2  wanted >= 1  holds
+
+      done in [TIME], 2 stages ran
+      results  out/default/
+      next     tunesmith run send
+    ");
     assert_eq!(project.marks("sent").len(), 0);
-    insta::assert_snapshot!(project.says(&["run", "send"]), @"");
+    insta::assert_snapshot!(project.says(&["run", "send"]), @r"
+    exit 0
+    ----- stdout -----
+    demo, profile default
+
+      send      runs: it is named, and acts on the outside
+      send      done in [TIME]
+
+      send      ran [TIME]
+      2 stages up to date
+
+      gate  count lines       2  wanted >= 1  holds
+
+      done in [TIME], 1 stage ran
+      results  out/default/
+    ");
     assert_eq!(project.marks("sent").len(), 1);
-    insta::assert_snapshot!(project.says(&["plan", "send"]), @"");
+    insta::assert_snapshot!(project.says(&["plan", "send"]), @r"
+    exit 0
+    ----- stdout -----
+      head      up to date
+      count     up to date
+      send      run: it is named, and acts on the outside
+
+    1 stage to run, 2 stages up to date
+    ");
 }
 
 #[test]
@@ -207,7 +459,15 @@ fn events_as_json_lines_are_the_recorded_ones() {
             event["type"].as_str().expect("a type").to_owned()
         })
         .collect();
-    insta::assert_snapshot!(types.join("\n"), @"");
+    insta::assert_snapshot!(types.join("\n"), @r"
+    run-started
+    stage-started
+    stage-done
+    stage-started
+    stage-done
+    gate
+    run-finished
+    ");
     assert_eq!(project.read(".tunesmith/runs/1.jsonl"), said);
 }
 
@@ -215,7 +475,16 @@ fn events_as_json_lines_are_the_recorded_ones() {
 fn a_new_project_runs_as_it_stands() {
     let project = Project::new("");
     std::fs::remove_file(project.at("pipeline.yaml")).expect("it is there");
-    insta::assert_snapshot!(project.says(&["init", "mine"]), @"");
+    insta::assert_snapshot!(project.says(&["init", "mine"]), @r"
+    exit 0
+    ----- stdout -----
+    made
+      pipeline.yaml
+      data/phrases.txt
+      .gitignore
+
+      next     cd mine && tunesmith run
+    ");
     let said = project.ok(&["-C", "mine"]);
     assert!(said.contains("2 stages ran"), "{said}");
     assert_eq!(project.output(&["init", "mine"]).status.code(), Some(2));

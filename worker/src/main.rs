@@ -37,10 +37,7 @@ fn main() -> ExitCode {
 
 /// SIGTERM and SIGINT ask the stage to stop at its next good moment.
 fn listen(cancel: &Arc<AtomicBool>) -> Result<(), StageError> {
-    for signal in [
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-    ] {
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(cancel)).map_err(|error| {
             StageError::new(
                 "worker::signal",

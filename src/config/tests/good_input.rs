@@ -145,7 +145,7 @@ fn a_shell_stage() {
     );
     assert_eq!(
         report.products(),
-        [("page", "page.html"), ("extra", "extra")]
+        [("page", "page.html"), ("extra", "extra/")]
     );
     let env: Vec<_> = report
         .env

@@ -134,13 +134,14 @@ pub(super) fn asked(value: &Value, mended: &mut Vec<&'static str>) -> Result<Ask
     let Some(name) = value.get("name").and_then(Value::as_str) else {
         return drop_for("call-without-name", value.to_string());
     };
-    let arguments = value.get("arguments").or_else(|| {
-        let arguments = value.get("parameters")?;
+    let arguments = if let Some(arguments) = value.get("arguments") {
+        arguments
+    } else {
+        let Some(arguments) = value.get("parameters") else {
+            return drop_for("call-without-arguments", value.to_string());
+        };
         mended.push("parameters-key");
-        Some(arguments)
-    });
-    let Some(arguments) = arguments else {
-        return drop_for("call-without-arguments", value.to_string());
+        arguments
     };
     let arguments = match arguments {
         Value::Object(arguments) => arguments.clone(),

@@ -40,7 +40,9 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, StageError> {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    for entry in walkdir::WalkDir::new(path).sort_by_file_name() {
+    for entry in walkdir::WalkDir::new(path)
+        .follow_links(true)
+        .sort_by_file_name() {
         let entry = entry.map_err(|error| StageError::io(path, &error.into()))?;
         let data = entry
             .path()
@@ -69,8 +71,7 @@ fn first_sign(reader: &mut impl BufRead, path: &Path) -> Result<Option<u8>, Stag
         if buffer.is_empty() {
             return Ok(None);
         }
-        let sign = buffer.iter().find(|byte| !byte.is_ascii_whitespace());
-        if let Some(sign) = sign {
+        if let Some(sign) = buffer.iter().find(|byte| !byte.is_ascii_whitespace()) {
             return Ok(Some(*sign));
         }
         let read = buffer.len();

@@ -236,7 +236,7 @@ fn tomorrow(now: DateTime, rng: &mut impl Rng) -> Day {
 }
 
 fn on_weekday(now: DateTime, rng: &mut impl Rng) -> Day {
-    let ahead = rng.random_range(1..=7);
+    let ahead = rng.random_range(1..=6);
     let date = now.date().saturating_add(i64::from(ahead).days());
     let name = weekday(date).to_owned();
     let short = rng.random_bool(0.12);
@@ -247,7 +247,7 @@ fn on_weekday(now: DateTime, rng: &mut impl Rng) -> Day {
     };
     let week = now.date().weekday().to_monday_zero_offset() + ahead as i8;
     // In the calendar week to come `next` and `this coming` mean the same day.
-    if week >= 7 && ahead <= 6 && !short && rng.random_bool(0.35) {
+    if week >= 7 && !short && rng.random_bool(0.35) {
         return Day::same(&format!("next {name}"), name, date);
     }
     if week < 7 && !short && rng.random_bool(0.15) {
@@ -420,7 +420,7 @@ fn part_of_day(now: DateTime, rng: &mut impl Rng) -> Moment {
 
 /// A day and a time of day.
 fn at(now: DateTime, rng: &mut impl Rng) -> Moment {
-    let day = some_day(now, rng);
+    let day = named_day(now, rng);
     let hour = clock::some_hour(rng);
     let time = hour.time();
     let text = join(&day, &clock::say(hour, rng), rng);
@@ -485,7 +485,7 @@ fn soon(now: DateTime, rng: &mut impl Rng) -> Option<Moment> {
 
 /// A day, a start and an end.
 fn span(now: DateTime, rng: &mut impl Rng) -> Moment {
-    let day = some_day(now, rng);
+    let day = named_day(now, rng);
     let hour = clock::some_hour(rng);
     let minutes = *[30i64, 30, 45, 60, 60, 60, 90, 120, 120, 180]
         .choose(rng)
@@ -615,7 +615,10 @@ mod tests {
     fn days_are_counted_over_the_month_end() {
         assert_eq!(meant("due", friday(), "tomorrow"), "2026-02-28T09:00:00Z");
         assert_eq!(meant("due", friday(), "on Monday"), "2026-03-02T09:00:00Z");
-        assert_eq!(meant("due", friday(), "by Friday"), "2026-03-06T09:00:00Z");
+        assert_eq!(
+            meant("due", friday(), "by Thursday"),
+            "2026-03-05T09:00:00Z"
+        );
         assert_eq!(
             meant("due", friday(), "next Tuesday"),
             "2026-03-03T09:00:00Z"
