@@ -181,7 +181,8 @@ fn call(text: &str, foreign: &mut Foreign) -> Result<super::foreign::Asked, Drop
     }
     // Some rows hold the name inside the arguments.
     if value.get("name").is_none()
-        && let Some(name) = value["arguments"]
+        && let Some(arguments) = value.get_mut("arguments")
+        && let Some(name) = arguments
             .as_object_mut()
             .and_then(|a| a.shift_remove("name"))
     {

@@ -42,7 +42,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, StageError> {
     let mut files = Vec::new();
     for entry in walkdir::WalkDir::new(path)
         .follow_links(true)
-        .sort_by_file_name() {
+        .sort_by_file_name()
+    {
         let entry = entry.map_err(|error| StageError::io(path, &error.into()))?;
         let data = entry
             .path()

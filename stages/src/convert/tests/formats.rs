@@ -114,6 +114,10 @@ fn what_hermes_cannot_mean_is_dropped_by_name() {
             "call-without-name",
         ),
         (
+            "<tool_call>\n[{'arguments': {}, 'name': 'send_email'}]\n</tool_call>",
+            "call-without-name",
+        ),
+        (
             "<tool_call>\n{'name': 'send_email', 'arguments': {'to': 'ann@x.example'}}\n</tool_call>",
             "unmappable-params",
         ),
