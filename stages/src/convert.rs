@@ -5,13 +5,17 @@
 //! `take`. Must not know: other stages' rows, models.
 
 mod adopt;
+mod alpaca;
+mod apigen;
 mod foreign;
 mod glaive;
+mod hermes;
 mod lenient;
 mod map;
 mod sharegpt;
 mod source;
 mod times;
+mod xlam;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -36,14 +40,22 @@ use map::{Otherwise, ToolMap};
 /// The stage.
 pub struct Convert;
 
-const FORMATS: &[&str] = &["own", "glaive", "sharegpt"];
+const FORMATS: &[&str] = &[
+    "own",
+    "glaive",
+    "sharegpt",
+    "hermes",
+    "xlam",
+    "apigen-mt",
+    "alpaca",
+];
 
 const FIELDS: &[Field] = &[
     Field {
         name: "format",
         kind: FieldType::Choice(FORMATS),
         default: None,
-        about: "how the rows are written: own (canonical JSON lines), glaive, sharegpt",
+        about: "how the rows are written: own (canonical JSON lines), or as a public set is",
     },
     Field {
         name: "take",
@@ -121,7 +133,7 @@ impl Stage for Convert {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn shared(&self) -> &'static [(&'static str, u32)] {
@@ -186,11 +198,7 @@ impl Stage for Convert {
                 longest: params.int("longest").unwrap_or(i64::MAX) as usize,
                 source: &source,
             };
-            let reader = if format == "glaive" {
-                glaive::read
-            } else {
-                sharegpt::read
-            };
+            let reader = reader(&format);
             for path in ctx.all("rows") {
                 read_foreign(path, reader, &adoption, ctx, &mut taken)?;
             }
@@ -232,6 +240,18 @@ fn read_own(ctx: &Context<'_>, taken: &mut Taken) -> Result<(), StageError> {
 }
 
 type Reader = fn(&Value) -> Result<foreign::Foreign, Dropped>;
+
+/// The reader of a format that is not ours.
+fn reader(format: &str) -> Reader {
+    match format {
+        "glaive" => glaive::read,
+        "hermes" => hermes::read,
+        "xlam" => xlam::read,
+        "apigen-mt" => apigen::read,
+        "alpaca" => alpaca::read,
+        _ => sharegpt::read,
+    }
+}
 
 fn read_foreign(
     path: &Path,

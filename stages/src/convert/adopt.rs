@@ -3,6 +3,10 @@
 //! Promises: the system prompt is gone, every call is ours or its own tool list comes
 //! along, and the row would pass `validate`; else a reason. Must not know: files, formats.
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
 use super::foreign::{Asked, Dropped, Foreign, Said, drop_for};
 use super::map::{Otherwise, ToolMap, sentence};
 use crate::conversation::{Call, Conversation, Kind, Message};
@@ -65,6 +69,9 @@ impl Adoption<'_> {
             weight: None,
             messages,
         };
+        if self.narrow(&mut row) {
+            foreign.mended.push("tools-narrowed");
+        }
         row.kind = kind(&row, !foreign.tools.is_empty());
         self.check(&row)?;
         Ok((row, foreign.mended))
@@ -82,7 +89,7 @@ impl Adoption<'_> {
                 }
             }
         }
-        let letters: usize = serde_json::to_string(row).map_or(0, |text| text.chars().count());
+        let letters = letters(row);
         if letters > self.longest {
             return drop_for("too-long", format!("{letters} letters"));
         }
@@ -90,6 +97,24 @@ impl Adoption<'_> {
             None => Ok(()),
             Some((code, cause)) => drop_for(code, cause),
         }
+    }
+
+    /// Takes tools that nobody calls out of the row's own list, from the last, until the
+    /// row is short enough: the fifteen tools of an agent are longer than its dialogue.
+    fn narrow(&self, row: &mut Conversation) -> bool {
+        let over = letters(row).saturating_sub(self.longest);
+        let called: BTreeSet<String> = row.calls().map(|call| call.tool.clone()).collect();
+        let Some(tools) = row.tools.as_mut().filter(|_| over > 0) else {
+            return false;
+        };
+        let before = tools.len();
+        let mut saved = 0;
+        while saved < over
+            && let Some(at) = tools.iter().rposition(|tool| !called.contains(&tool.name))
+        {
+            saved += letters(&tools.remove(at)) + 1;
+        }
+        tools.len() < before
     }
 
     /// Whether a call of the row is none of ours, and such rows keep their tools.
@@ -177,6 +202,10 @@ fn trim(foreign: &mut Foreign) {
     if foreign.turns.len() < before {
         foreign.mended.push("ends-without-answer");
     }
+}
+
+fn letters(written: &impl Serialize) -> usize {
+    serde_json::to_string(written).map_or(0, |text| text.chars().count())
 }
 
 fn kind(row: &Conversation, had_tools: bool) -> Kind {

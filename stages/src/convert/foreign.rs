@@ -19,6 +19,41 @@ pub(super) struct Foreign {
     pub(super) mended: Vec<&'static str>,
 }
 
+impl Foreign {
+    /// Refuses a call of a function that the dialogue does not declare.
+    pub(super) fn all_declared(self) -> Result<Self, Dropped> {
+        let calls = self.turns.iter().filter_map(|said| match said {
+            Said::Assistant(_, calls) => Some(calls),
+            _ => None,
+        });
+        let declared = |call: &&Asked| self.tools.iter().any(|tool| tool.name == call.name);
+        let stray = calls.flatten().find(|call| !declared(call));
+        match stray.map(|call| call.name.clone()) {
+            Some(name) => drop_for("undeclared-function", name),
+            None => Ok(self),
+        }
+    }
+
+    /// Joins a turn that is nothing but calls to the assistant's turn right before it:
+    /// some sets write prose and call, or each of several calls, as turns of their own.
+    pub(super) fn joined(mut self) -> Self {
+        let mut turns: Vec<Said> = Vec::with_capacity(self.turns.len());
+        for said in self.turns {
+            match (turns.last_mut(), said) {
+                (Some(Said::Assistant(_, before)), Said::Assistant(prose, calls))
+                    if prose.is_empty() && !calls.is_empty() =>
+                {
+                    before.extend(calls);
+                    self.mended.push("call-turn-joined");
+                }
+                (_, said) => turns.push(said),
+            }
+        }
+        self.turns = turns;
+        self
+    }
+}
+
 /// One turn.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Said {
@@ -116,7 +151,10 @@ pub(super) fn asked(value: &Value, mended: &mut Vec<&'static str>) -> Result<Ask
         }
         Value::Array(_) => return drop_for("arguments-list", value.to_string()),
         Value::String(text) => match super::lenient::read(text) {
-            Some(Value::Object(arguments)) => arguments,
+            Some(Value::Object(arguments)) => {
+                mended.push("arguments-text");
+                arguments
+            }
             _ => return drop_for("broken-call", text),
         },
         other => return drop_for("broken-call", other.to_string()),

@@ -36,8 +36,7 @@ pub(super) fn read(row: &Value) -> Result<Foreign, Dropped> {
         }
         foreign.turns.push(said);
     }
-    undeclared(&foreign)?;
-    Ok(foreign)
+    foreign.all_declared()
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -164,18 +163,4 @@ fn quoted(text: &str, mended: &mut Vec<&'static str>) -> Option<Value> {
     let mut value = serde_json::json!({"name": name});
     value[key.trim_matches('"')] = arguments.ok()?;
     Some(value)
-}
-
-fn undeclared(foreign: &Foreign) -> Result<(), Dropped> {
-    for turn in &foreign.turns {
-        let Said::Assistant(_, calls) = turn else {
-            continue;
-        };
-        for call in calls {
-            if !foreign.tools.iter().any(|tool| tool.name == call.name) {
-                return drop_for("undeclared-function", &call.name);
-            }
-        }
-    }
-    Ok(())
 }

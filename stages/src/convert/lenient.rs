@@ -12,6 +12,11 @@ pub(super) fn read(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok().or_else(|| python(text))
 }
 
+/// Whether `text` is a Python literal and no JSON.
+pub(super) fn is_python(text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_err() && python(text).is_some()
+}
+
 /// Reads a Python literal of dicts, lists, tuples, strings, numbers and constants.
 fn python(text: &str) -> Option<Value> {
     let mut reader = Reader {

@@ -232,6 +232,20 @@ pub(super) fn sentence(call: &Call, own: Option<&ToolSpec>) -> String {
     verbal(&call.tool)
 }
 
+/// Verbs that names of functions begin with; `live_giveaways` begins with none.
+const VERBS: &str = "add analyze apply assign book build calculate cancel change check classify close \
+    compare complete compose compute convert count create delete detect determine \
+    download edit encode estimate evaluate exchange execute extract fetch filter find \
+    format generate get identify insert invite list look make measure merge modify move \
+    open order place plan play post predict publish read recommend register remove \
+    rename reschedule reserve retrieve return run save schedule search select send set \
+    share show simulate solve sort start stop submit summarize track translate update \
+    upload validate";
+
+fn is_verb(word: &str) -> bool {
+    VERBS.split(' ').any(|verb| verb == word)
+}
+
 fn verbal(name: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for letter in name.chars() {
@@ -243,7 +257,9 @@ fn verbal(name: &str) -> String {
     }
     words.retain(|word| !word.is_empty());
     match words.split_first() {
-        Some((verb, rest)) if !rest.is_empty() => format!("I'll {verb} the {}.", rest.join(" ")),
+        Some((verb, rest)) if !rest.is_empty() && is_verb(verb) => {
+            format!("I'll {verb} the {}.", rest.join(" "))
+        }
         _ => format!("I'll use `{name}` for that."),
     }
 }

@@ -1,4 +1,6 @@
-//! Convert on real rows (glaive, Hermes) and on every known kind of dirt.
+//! Convert on real rows of glaive and on every known kind of dirt.
+
+mod formats;
 
 use serde_json::{Value, json};
 
@@ -255,25 +257,6 @@ fn a_json_array_reads_like_lines_and_a_cut_one_is_told() {
         .run(&Convert, with)
         .unwrap_err();
     assert_eq!(error.code, "convert::broken-file");
-}
-
-#[test]
-fn a_real_hermes_row_reads() {
-    let bench = bench(HERMES);
-    let with =
-        json!({"format": "sharegpt", "source": "hermes", "keep_tools": true, "longest": 20000});
-    bench.run(&Convert, with).unwrap();
-    let row = &rows(&bench)[0];
-    assert_eq!(row["source"], "hermes");
-    assert_eq!(row["tools"][0]["name"], "search_flights");
-    assert_eq!(
-        row["messages"][1]["calls"][0]["params"]["flexible_cancellation"],
-        true
-    );
-    assert_eq!(
-        row["messages"][2]["content"]["flights"][0]["flight_number"],
-        "AA118"
-    );
 }
 
 #[test]
