@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::input::{self, Known, Surroundings};
 use super::node::{Entry, Kind, Node};
 use super::params::is_stage_name;
-use super::pipeline::{Action, Span, StageSpec};
+use super::pipeline::{Action, Resources, Span, StageSpec};
 use super::template::{Scope, written};
 use super::{action, limits, section, suggest, with};
 

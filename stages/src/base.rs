@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use jiff::civil::DateTime;
-use qlora::{ChatTemplate, ModelFiles, Quantization};
+use qlora::{ChatTemplate, ModelFiles, Quantization, Tokenizer};
 
 use crate::contract::{Params, StageError};
 use crate::conversation::{Conversation, Message};
@@ -117,6 +117,12 @@ fn role(role: Role) -> qlora::Role {
         Role::User => qlora::Role::User,
         Role::Assistant => qlora::Role::Assistant,
     }
+}
+
+/// The tokenizer alone, for counting.
+pub(crate) fn tokenizer(path: &Path) -> Result<Tokenizer, StageError> {
+    let files = ModelFiles::open(model_path(path)?).map_err(|error| engine(&error))?;
+    files.tokenizer().map_err(|error| engine(&error))
 }
 
 /// The `quantization` parameter of train and eval.

@@ -140,7 +140,7 @@ impl Stage for Validate {
     fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
         let tools = ToolSet::read(ctx.input("tools")?)?;
         let eval = ctx.optional("eval").map(eval_prompts::guard).transpose()?;
-        let counter = length::counter(ctx.optional("base"));
+        let counter = length::counter(ctx.optional("base"))?;
         let rows = read_all(ctx.all("rows"))?;
         let limit = params.int("context").unwrap_or(i64::MAX) as usize;
         let checker = row::Checker::new(&tools, eval.as_ref(), counter.as_ref(), limit);
