@@ -243,7 +243,6 @@ fn the_real_pip_downloads_from_an_index() {
     assert_eq!(error.code, "fetch::checksum", "{}", error.message);
 }
 
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn eprint_skip(why: &str) {
     eprintln!("skipped: {why}");
 }
