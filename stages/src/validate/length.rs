@@ -32,7 +32,9 @@ struct Exact(Tokenizer);
 
 impl CountTokens for Exact {
     fn count(&self, text: &str) -> usize {
-        self.0.encode(text).map_or_else(|_| Estimate.count(text), |ids| ids.len())
+        self.0
+            .encode(text)
+            .map_or_else(|_| Estimate.count(text), |ids| ids.len())
     }
 }
 
