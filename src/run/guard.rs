@@ -16,6 +16,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// The hidden subcommand.
 pub const GUARD: &str = "guard";
@@ -54,6 +56,7 @@ pub fn guard(program: &[String]) -> ExitCode {
     };
     let group = Pid::from_child(&child);
     std::thread::spawn(move || obey(control, group));
+    pass_signals_on(group);
     feed(&mut child, input);
     let status = child.wait();
     // ESRCH says that nobody is left, which is what is wanted.
@@ -81,6 +84,20 @@ fn feed(child: &mut Child, input: String) {
     if let Some(mut pipe) = child.stdin.take() {
         std::thread::spawn(move || pipe.write_all(input.as_bytes()));
     }
+}
+
+/// A guard that is itself asked to end (`killall tunesmith`) asks the program instead: it
+/// goes when the program has gone.
+fn pass_signals_on(group: Pid) {
+    // Without handlers a signal would end the guard alone; nothing else depends on them.
+    let Ok(mut signals) = Signals::new([SIGTERM, SIGINT, SIGHUP]) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            let _gone = kill_process_group(group, Signal::TERM);
+        }
+    });
 }
 
 /// Passes the command's wishes on until the pipe ends.
