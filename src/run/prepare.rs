@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use cache::Scratch;
 use serde_json::Value;
 use stages::contract::WorkerRequest;
-use stages::{Params, Stage, StageError};
+use stages::{Effect, Params, Stage, StageError};
 
 use super::job::{Job, read_in_place};
 use super::process::Program;
@@ -99,7 +99,12 @@ fn builtin(
             .collect(),
         program: Program {
             line: vec![worker.display().to_string()],
-            folder: scratch.path().to_owned(),
+            // What a stage leaves outside (`upload` into a folder) is relative to the pipeline;
+            // every other stage has nothing to look for there.
+            folder: match stage.effect() {
+                Effect::External => job.pipeline.root.clone(),
+                Effect::None => scratch.path().to_owned(),
+            },
             env,
             input: serde_json::to_string(&request).expect("a request is plain data"),
             limit: job.spec().limits.timeout,

@@ -11,7 +11,7 @@ fn a_command_that_fails() {
 name: demo
 stages:
   first:
-    run: echo working; echo 'no such thing' >&2; exit 3
+    run: echo working >&2; echo 'no such thing' >&2; exit 3
     outputs: { it: it.txt }
   second:
     run: cp ${inputs.it} ${outputs.it}
