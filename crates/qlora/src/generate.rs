@@ -16,7 +16,7 @@ use crate::tensor::Matrix;
 use crate::train::{common_prefix, group_by_prefix};
 
 /// Rows answered at a time.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 /// Prompt ids (beyond the shared prefix) read at a time.
 const PROMPT_TOKENS: usize = 4096;
 

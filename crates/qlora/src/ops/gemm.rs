@@ -6,6 +6,8 @@
 
 use gemm::Parallelism;
 
+use super::skinny;
+
 /// A read-only strided matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
@@ -42,6 +44,24 @@ impl<'a> View<'a> {
             col_stride: self.row_stride,
         }
     }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A row of a matrix that is not transposed.
+    pub(super) fn row(&self, row: usize) -> &'a [f32] {
+        debug_assert_eq!(
+            self.col_stride, 1,
+            "the rows of a transposed view lie scattered"
+        );
+        &self.data[row * self.row_stride..][..self.cols]
+    }
+
+    /// Both operands of `a . b` lie in rows along the inner dimension.
+    fn along_inner(a: Self, b: Self) -> bool {
+        a.col_stride == 1 && b.row_stride == 1
+    }
 }
 
 /// A row-major strided matrix to be written.
@@ -65,6 +85,10 @@ impl<'a> ViewMut<'a> {
             cols,
             stride,
         }
+    }
+
+    pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        &mut self.data[row * self.stride..][..self.cols]
     }
 }
 
@@ -95,7 +119,7 @@ pub(crate) enum Write {
 ///
 /// Shapes: `dst` is `m x n`, `a` is `m x k`, `b` is `k x n`.
 pub(crate) fn gemm(
-    dst: ViewMut<'_>,
+    mut dst: ViewMut<'_>,
     write: Write,
     a: View<'_>,
     b: View<'_>,
@@ -104,6 +128,10 @@ pub(crate) fn gemm(
 ) {
     assert_eq!(a.cols, b.rows, "inner dimensions of a product");
     assert_eq!((dst.rows, dst.cols), (a.rows, b.cols), "shape of a product");
+    if View::along_inner(a, b) && skinny::serves(a.rows, b.cols, a.cols) {
+        skinny::product(&mut dst, write, a, b.t(), scale, threads == Threads::All);
+        return;
+    }
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
@@ -208,6 +236,11 @@ mod tests {
             (100, 48, 33),
             (65, 130, 700),
             (9, 7, 2),
+            // Few rows and many weights, with and without lanes left over: the skinny product.
+            (1, 600, 576),
+            (6, 64, 592),
+            (77, 131, 584),
+            (128, 70, 1553),
         ] {
             for transpose in [false, true] {
                 check(m, n, k, transpose, Write::Set);
@@ -224,6 +257,7 @@ mod tests {
             (48, 1536, 900),
             (301, 577, 1553),
             (17, 4096, 64),
+            (17, 1000, 592),
         ] {
             let (a, b) = (noise(m * k, 4), noise(n * k, 5));
             let run = |threads: usize| {

@@ -12,6 +12,7 @@ pub(crate) mod gemm;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod simd;
+mod skinny;
 pub(crate) mod swiglu;
 
 /// Rows handed to one worker at a time by the elementwise operations.

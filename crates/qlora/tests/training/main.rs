@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod autograd;
+mod merged;
 mod peft_refs;
 mod smollm2;

@@ -10,13 +10,13 @@ use qlora::weights::ModelFiles;
 use qlora::{Adapter, Model, Quantization};
 use safetensors::SafeTensors;
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/peft-refs")
         .join(name)
 }
 
-fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+pub(crate) fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let view = tensors.tensor(name).unwrap();
     let (chunks, _) = view.data().as_chunks::<4>();
     chunks.iter().map(|b| f32::from_le_bytes(*b)).collect()
@@ -29,7 +29,7 @@ fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<i64> {
 }
 
 /// The two rows of 24 ids that the reference trained on.
-fn batch() -> Vec<Example> {
+pub(crate) fn batch() -> Vec<Example> {
     let file = std::fs::read(golden("batch.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let (ids, labels) = (
