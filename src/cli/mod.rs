@@ -82,13 +82,9 @@ enum Command {
     /// Print the JSON Schema of pipeline.yaml
     #[command(hide = true)]
     Schema,
-    /// Watch over one program (started by `run`)
+    /// Watch over the programs of stages (started by `run`)
     #[command(hide = true)]
-    Guard {
-        /// The program and its arguments
-        #[arg(last = true)]
-        program: Vec<String>,
-    },
+    Guard,
 }
 
 /// The words that begin a command.
@@ -122,8 +118,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             return Exit::Ok.into();
         }
     };
-    if let Command::Guard { program } = cli.command {
-        return guard(&program);
+    if let Command::Guard = cli.command {
+        return guard();
     }
     let common = cli.common;
     let done = match cli.command {
@@ -137,7 +133,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Log(args) => log::log(&common, &args),
         Command::Cache(args) => cache::cache(&common, &args),
         Command::Schema => Ok(schema::schema()),
-        Command::Guard { .. } => unreachable!("handled above"),
+        Command::Guard => unreachable!("handled above"),
     };
     done.unwrap_or_else(exit::Trouble::tell).into()
 }

@@ -8,6 +8,7 @@ mod executor;
 mod finish;
 mod gates;
 mod guard;
+mod guarded;
 mod job;
 mod journal;
 mod lines;
@@ -21,6 +22,7 @@ mod project;
 mod scheduler;
 mod settle;
 mod shell;
+mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
