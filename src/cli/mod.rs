@@ -3,6 +3,7 @@
 //! Promises: the exit codes of [`Exit`], whatever happens; faults go to standard error, what
 //! was asked for to standard output. Must not know: how anything is done.
 
+mod accept;
 mod cache;
 mod check;
 mod exit;
@@ -77,6 +78,8 @@ enum Command {
     Init(init::InitArgs),
     /// Show a stage's log
     Log(log::LogArgs),
+    /// Take what lies in out/ as a stage's result, after a change known to be harmless
+    Accept(accept::AcceptArgs),
     /// Look after the store
     Cache(cache::CacheArgs),
     /// Print the JSON Schema of pipeline.yaml
@@ -88,9 +91,9 @@ enum Command {
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 12] = [
-    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "cache", "schema", GUARD,
-    "help",
+const WORDS: [&str; 13] = [
+    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "accept", "cache",
+    "schema", GUARD, "help",
 ];
 
 /// Options that take the next word as their value.
@@ -131,6 +134,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Check(args) => check::check(&common, &args),
         Command::Init(args) => init::init(&common, &args),
         Command::Log(args) => log::log(&common, &args),
+        Command::Accept(args) => accept::accept(&common, &args),
         Command::Cache(args) => cache::cache(&common, &args),
         Command::Schema => Ok(schema::schema()),
         Command::Guard => unreachable!("handled above"),
