@@ -3,6 +3,7 @@
 //! Promises: the exit codes of [`Exit`], whatever happens; faults go to standard error, what
 //! was asked for to standard output. Must not know: how anything is done.
 
+mod accept;
 mod cache;
 mod check;
 mod exit;
@@ -77,24 +78,22 @@ enum Command {
     Init(init::InitArgs),
     /// Show a stage's log
     Log(log::LogArgs),
+    /// Take what lies in out/ as a stage's result, after a change known to be harmless
+    Accept(accept::AcceptArgs),
     /// Look after the store
     Cache(cache::CacheArgs),
     /// Print the JSON Schema of pipeline.yaml
     #[command(hide = true)]
     Schema,
-    /// Watch over one program (started by `run`)
+    /// Watch over the programs of stages (started by `run`)
     #[command(hide = true)]
-    Guard {
-        /// The program and its arguments
-        #[arg(last = true)]
-        program: Vec<String>,
-    },
+    Guard,
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 12] = [
-    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "cache", "schema", GUARD,
-    "help",
+const WORDS: [&str; 13] = [
+    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "accept", "cache",
+    "schema", GUARD, "help",
 ];
 
 /// Options that take the next word as their value.
@@ -122,8 +121,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             return Exit::Ok.into();
         }
     };
-    if let Command::Guard { program } = cli.command {
-        return guard(&program);
+    if let Command::Guard = cli.command {
+        return guard();
     }
     let common = cli.common;
     let done = match cli.command {
@@ -135,9 +134,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Check(args) => check::check(&common, &args),
         Command::Init(args) => init::init(&common, &args),
         Command::Log(args) => log::log(&common, &args),
+        Command::Accept(args) => accept::accept(&common, &args),
         Command::Cache(args) => cache::cache(&common, &args),
         Command::Schema => Ok(schema::schema()),
-        Command::Guard { .. } => unreachable!("handled above"),
+        Command::Guard => unreachable!("handled above"),
     };
     done.unwrap_or_else(exit::Trouble::tell).into()
 }

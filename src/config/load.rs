@@ -15,10 +15,10 @@ use super::pipeline::{Pipeline, StageSpec};
 use super::secret::{self, Secrets};
 use super::stage::{self, Draft};
 use super::template::Scope;
-use super::{parse, section, suggest};
+use super::{parse, section, store, suggest};
 
 /// Keys of the file.
-pub(crate) const KEYS: [&str; 8] = [
+pub(crate) const KEYS: [&str; 9] = [
     "name",
     "seed",
     "params",
@@ -26,6 +26,7 @@ pub(crate) const KEYS: [&str; 8] = [
     "default_profile",
     "default",
     "pools",
+    "store",
     "stages",
 ];
 
@@ -148,6 +149,9 @@ pub(crate) fn load_text(
         .unwrap_or(0);
     let name = name(root, &tree, &mut faults);
     let pools = pools(root, &scope, &mut faults);
+    let user = env("HOME");
+    let store = section::get(root, "store");
+    let store = store::store(store, &folder, user.as_deref(), &mut faults);
     let (stages, default) = stages(root, &folder, seed, registry, &chosen, &scope, &mut faults);
     too_many_slots(&stages, &pools, &mut faults);
     let pipeline = Pipeline {
@@ -159,6 +163,7 @@ pub(crate) fn load_text(
         params: chosen.params.clone(),
         seed,
         pools,
+        store,
         default,
         stages,
         text,
@@ -180,11 +185,6 @@ fn root<'a>(tree: &'a Node, faults: &mut Vec<Fault>) -> &'a [Entry] {
     let entries = section::map(tree, "the file", faults);
     for entry in entries {
         match entry.key.as_str() {
-            "store" => faults.push(stage::not_yet(
-                entry,
-                "shared stores",
-                "leave it out: the store is `.tunesmith/store`",
-            )),
             key if key.starts_with("x-") || KEYS.contains(&key) => {}
             _ => faults.push(section::unknown(entry, &KEYS, "the file")),
         }

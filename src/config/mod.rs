@@ -18,6 +18,7 @@ mod schema;
 mod secret;
 mod section;
 mod stage;
+mod store;
 pub(crate) mod suggest;
 mod template;
 #[cfg(test)]
@@ -32,3 +33,4 @@ pub use pipeline::{
     Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Resources, Span, StageSpec,
 };
 pub use schema::{schema, schema_text};
+pub use store::StoreSpec;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use stages::{Effect, Params, Pool, Stage};
 
+use super::store::StoreSpec;
+
 /// Byte range in the text of `pipeline.yaml`.
 pub type Span = Range<usize>;
 
@@ -34,6 +36,8 @@ pub struct Pipeline {
     pub params: BTreeMap<String, Value>,
     /// `pools:`: sizes that the file declares; the others are the machine's.
     pub pools: BTreeMap<Pool, usize>,
+    /// `store:`: where results are kept, and how long.
+    pub store: StoreSpec,
     /// `default:`: what a plain run makes; `None` means every stage without an outside
     /// effect.
     pub default: Option<Vec<String>>,

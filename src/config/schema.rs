@@ -34,6 +34,7 @@ pub fn schema(registry: &[&'static dyn Stage]) -> Value {
             "default_profile": text("the profile of a plain run; else the first"),
             "default": texts("what a plain run makes; else every stage without an outside effect"),
             "pools": pools("slots of each pool on this machine", 1),
+            "store": store(),
             "stages": {
                 "type": "object",
                 "minProperties": 1,
@@ -49,6 +50,27 @@ pub fn schema(registry: &[&'static dyn Stage]) -> Value {
                 "pattern": "\\$\\{",
             },
         },
+    })
+}
+
+fn store() -> Value {
+    let measure = |about: &str, pattern: &str| json!({ "description": about, "type": "string", "pattern": pattern });
+    json!({
+        "description": "where results are kept, and how long; a path, or a map",
+        "anyOf": [
+            { "type": "string" },
+            { "type": "null" },
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "path": text("a folder that several checkouts share"),
+                    "max_size": measure("above it the longest unused results go, 100 GB", "^\\s*[0-9.]+ *([kKMGT]?B|[KMGT]iB)\\s*$"),
+                    "max_age": measure("results that were not used for so long go, 30d", "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"),
+                    "gc": { "description": "whether runs collect by themselves", "type": "boolean" },
+                },
+            },
+        ],
     })
 }
 

@@ -146,11 +146,10 @@ async fn tried(
     let made = Made {
         started,
         millis,
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
-        program: format!("tunesmith {}", env!("CARGO_PKG_VERSION")),
+        host: super::host(),
+        program: super::PROGRAM.to_owned(),
+        stage: job.spec().id.clone(),
+        accepted: false,
     };
     let record = blocking(job, move |job| collect(job, &prepared, outcome, made)).await?;
     show(job, &record, voice).await;

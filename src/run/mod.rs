@@ -4,10 +4,13 @@
 //! moment leaves a whole store; children never outlive the command. Everything that
 //! happens is told as events. Must not know: who listens, how anything is drawn.
 
+mod accept;
+mod collect;
 mod executor;
 mod finish;
 mod gates;
 mod guard;
+mod guarded;
 mod job;
 mod journal;
 mod lines;
@@ -21,6 +24,7 @@ mod project;
 mod scheduler;
 mod settle;
 mod shell;
+mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -31,9 +35,23 @@ use crate::graph::Graph;
 use crate::plan::{self, Planner};
 use scheduler::Scheduler;
 
+pub use accept::{AcceptError, Accepted, accept};
+pub use collect::{Needs, bounds, dropped};
 pub use guard::{GUARD, guard};
 pub use log::log_path;
-pub use project::{OpenError, Project, home};
+pub use project::{OpenError, Project, home, open_store};
+
+/// The folder of run-time state beside a pipeline file.
+pub(crate) const HOME: &str = ".tunesmith";
+
+/// What records say made them.
+const PROGRAM: &str = concat!("tunesmith ", env!("CARGO_PKG_VERSION"));
+
+/// This machine's name.
+fn host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
 
 /// How to run.
 #[derive(Clone, Debug, Default)]

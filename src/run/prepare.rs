@@ -74,7 +74,7 @@ fn builtin(
         inputs.insert(port.clone(), paths);
     }
     let output = folder(&scratch.path().join("output"))?;
-    let home = job.store.home();
+    let base = job.store.base();
     let request = WorkerRequest {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         kind: stage.kind().to_owned(),
@@ -83,7 +83,7 @@ fn builtin(
         inputs,
         output: output.clone(),
         checkpoint: folder(&checkpoint(job))?,
-        keep: folder(&home.join("kept").join(stage.kind()))?,
+        keep: folder(&base.join("kept").join(stage.kind()))?,
         seed: job.spec().seed,
         threads: job.threads,
         pin: job.pin.clone(),
@@ -116,7 +116,7 @@ fn builtin(
 /// Where this key's checkpoints lie.
 pub(crate) fn checkpoint(job: &Job) -> PathBuf {
     job.store
-        .home()
+        .base()
         .join("checkpoints")
         .join(job.key.to_string())
 }

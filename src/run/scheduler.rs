@@ -89,6 +89,8 @@ pub(crate) struct Scheduler<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) ran: usize,
+    /// Bytes of new results.
+    pub(super) bytes: u64,
     pub(super) fresh: usize,
     pub(super) failed: bool,
     pub(super) gate: bool,
@@ -153,6 +155,7 @@ impl<'a> Scheduler<'a> {
         // What was settled is worth locking, whatever came after.
         self.write_lock();
         ended?;
+        self.collect();
         Ok(self.finish())
     }
 
