@@ -42,6 +42,12 @@ pub enum Event {
         /// Whether it was brought back from the store (its key changed back) rather than
         /// being the last run's result.
         restored: bool,
+        /// Milliseconds it took when it was made.
+        #[serde(default)]
+        made_millis: u64,
+        /// When its making began, RFC 3339.
+        #[serde(default)]
+        made_at: String,
     },
     /// A stage began.
     StageStarted {
@@ -53,6 +59,28 @@ pub enum Event {
         log: PathBuf,
         /// The try, from 1.
         attempt: u32,
+        /// What it holds of each pool: slots, or bytes of `memory` and `disk`.
+        #[serde(default)]
+        holds: BTreeMap<String, u64>,
+        /// The GPUs it was given, as `CUDA_VISIBLE_DEVICES` names them.
+        #[serde(default)]
+        devices: Vec<String>,
+        /// Milliseconds between being ready to run and this try.
+        #[serde(default)]
+        waited: u64,
+    },
+    /// A stage's result is being made by another process, which is waited for.
+    StageWaiting {
+        /// Stage id.
+        stage: String,
+        /// Process id of the holder of the key's lock.
+        pid: u32,
+        /// Its host.
+        host: String,
+        /// When it took the lock, RFC 3339; empty if it did not say.
+        since: String,
+        /// Its command line; empty if it did not say.
+        command: String,
     },
     /// A running stage says something.
     Stage {
@@ -86,6 +114,9 @@ pub enum Event {
         log: PathBuf,
         /// Whether it will be tried again.
         again: bool,
+        /// Milliseconds until the next try.
+        #[serde(default)]
+        pause: u64,
     },
     /// A stage was not run because something above it failed or the run was cancelled.
     StageSkipped {
@@ -119,9 +150,22 @@ pub enum Event {
         /// The sentence.
         text: String,
     },
+    /// `run --watch`: files that the run reads, or the pipeline file, changed meanwhile.
+    InputsChanged {
+        /// The files or folders.
+        paths: Vec<PathBuf>,
+        /// Running stages that are ended, for what they read is out of date.
+        ended: Vec<String>,
+    },
+    /// `run --watch`: the run is over and the next change is waited for. Follows the end of
+    /// a run and is in no journal.
+    Watching {
+        /// How many files and folders are looked at.
+        paths: usize,
+    },
     /// The run ended.
     RunFinished {
-        /// `ok`, `failed`, `gate`, `cancelled`.
+        /// `ok`, `failed`, `gate`, `locked`, `people`, `cancelled`, `superseded`.
         status: String,
         /// Milliseconds in all.
         millis: u64,

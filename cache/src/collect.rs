@@ -110,7 +110,7 @@ impl Store {
     }
 
     fn blobs_of(&self, record: &Record) -> Vec<PathBuf> {
-        let files = record.outputs.values().flat_map(Tree::files);
+        let files = record.trees().flat_map(Tree::files);
         files
             .map(|(_, _, digest, _)| self.blob_path(&digest))
             .collect()

@@ -38,7 +38,7 @@ pub use digest::{BadDigest, Digest};
 pub use error::Error;
 pub use key::{Difference as PartDifference, KeyParts};
 pub use lock::{Holder, KeyLock};
-pub use record::{Lack, LackCause, Made, Record};
+pub use record::{Lack, LackCause, Log, Made, Record};
 pub use session::Scratch;
 pub use store::{Kept, OUTSIDE_ABOVE, Store, Taken};
 pub use tree::{Entry, Tree};

@@ -14,6 +14,7 @@ mod open;
 mod plan;
 mod run;
 mod schema;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -77,6 +78,8 @@ enum Command {
     Init(init::InitArgs),
     /// Show a stage's log
     Log(log::LogArgs),
+    /// Draw when each stage of a run ran, for chrome://tracing or Perfetto
+    Trace(trace::TraceArgs),
     /// Look after the store
     Cache(cache::CacheArgs),
     /// Print the JSON Schema of pipeline.yaml
@@ -92,13 +95,13 @@ enum Command {
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 12] = [
-    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "cache", "schema", GUARD,
+const WORDS: [&str; 13] = [
+    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "trace", "cache", "schema", GUARD,
     "help",
 ];
 
 /// Options that take the next word as their value.
-const VALUED: [&str; 7] = [
+const VALUED: [&str; 9] = [
     "-C",
     "--directory",
     "--profile",
@@ -106,6 +109,8 @@ const VALUED: [&str; 7] = [
     "--force",
     "-j",
     "--jobs",
+    "--pool",
+    "--trace",
 ];
 
 /// The whole command.
@@ -135,6 +140,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Check(args) => check::check(&common, &args),
         Command::Init(args) => init::init(&common, &args),
         Command::Log(args) => log::log(&common, &args),
+        Command::Trace(args) => trace::trace(&common, &args),
         Command::Cache(args) => cache::cache(&common, &args),
         Command::Schema => Ok(schema::schema()),
         Command::Guard { .. } => unreachable!("handled above"),

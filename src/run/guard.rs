@@ -1,23 +1,26 @@
 //! The guard: a small process between the command and a stage's program, so that nothing a
 //! stage started outlives the command, even one that is killed with SIGKILL.
 //!
-//! The command starts `tunesmith guard -- PROGRAM ARGS...` and talks to it over standard
-//! input: first one line, a JSON string that becomes the program's standard input; then
-//! `term` lines. The program gets a process group of its own. `term` sends SIGTERM to the
-//! group; the end of the pipe (which the kernel sends when the command is gone, however it
-//! went) sends SIGKILL. When the program ends, what is left of its group is killed and its
-//! status is passed on (128 + the signal's number after a signal).
+//! The command starts `tunesmith guard -- PROGRAM ARGS...` as the leader of a process group
+//! and talks to it over standard input: first one line, a JSON string that becomes the
+//! program's standard input; then `term` lines. The program belongs to the guard's group.
+//! `term` sends SIGTERM to the group (the guard itself does not mind); the end of the pipe,
+//! which the kernel sends when the command is gone, however it went, sends SIGKILL. When the
+//! program ends, the guard leaves the group, kills what is left of it and passes the status
+//! on (128 + the signal's number after a signal).
 //!
-//! Linux's parent-death signal would reach the program only, not what it started; a pipe
-//! needs no platform and no unsafe code.
+//! A guard that is itself killed takes nobody with it, so the command, which sees that, kills
+//! the group by the guard's number: that is why program and guard share one. The worker also
+//! asks the kernel to end it with its guard, for the case that both are killed at once.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use rustix::process::{Pid, Signal, getpgid, getpid, getppid, kill_process_group, setpgid};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// The hidden subcommand.
 pub const GUARD: &str = "guard";
@@ -28,11 +31,15 @@ pub(crate) const TERM: &str = "term\n";
 /// Exit code when the program cannot be started, as shells have it.
 pub(crate) const NOT_STARTED: u8 = 127;
 
+/// Signals to the group that are meant for the program, not for its guard.
+const NOT_MINE: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM];
+
 /// Runs `program` under guard; the whole life of a guard process.
 pub fn guard(program: &[String]) -> ExitCode {
     let Some((name, arguments)) = program.split_first() else {
         return ExitCode::from(NOT_STARTED);
     };
+    stand_firm();
     let mut control = BufReader::new(std::io::stdin());
     let Some(input) = first_line(&mut control) else {
         return ExitCode::from(NOT_STARTED);
@@ -44,7 +51,6 @@ pub fn guard(program: &[String]) -> ExitCode {
         } else {
             Stdio::piped()
         })
-        .process_group(0)
         .spawn();
     let mut child = match started {
         Ok(child) => child,
@@ -54,11 +60,15 @@ pub fn guard(program: &[String]) -> ExitCode {
             return ExitCode::from(NOT_STARTED);
         }
     };
-    let group = Pid::from_child(&child);
+    let group = getpid();
     std::thread::spawn(move || obey(control, group));
-    pass_signals_on(group);
     feed(&mut child, input);
     let status = child.wait();
+    // Beside the command, whose group is of the same session: the rest of the own group can
+    // be killed then without the status being lost.
+    let _left_with_the_rest = getppid()
+        .and_then(|parent| getpgid(Some(parent)).ok())
+        .map(|beside| setpgid(None, Some(beside)));
     // ESRCH says that nobody is left, which is what is wanted.
     let _nobody = kill_process_group(group, Signal::KILL);
     match status {
@@ -71,6 +81,16 @@ pub fn guard(program: &[String]) -> ExitCode {
         ),
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Handlers that do nothing: unlike ignored signals they are not inherited by the program.
+/// The command starts the guard as a leader; started by hand it becomes one.
+fn stand_firm() {
+    for signal in NOT_MINE {
+        // Without a handler the signal would end the guard alone; the command sees that.
+        let _unheard = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
+    }
+    let _leads_already = setpgid(None, None);
 }
 
 fn first_line(control: &mut impl BufRead) -> Option<String> {
@@ -86,20 +106,6 @@ fn feed(child: &mut Child, input: String) {
     }
 }
 
-/// A guard that is itself asked to end (`killall tunesmith`) asks the program instead: it
-/// goes when the program has gone.
-fn pass_signals_on(group: Pid) {
-    // Without handlers a signal would end the guard alone; nothing else depends on them.
-    let Ok(mut signals) = Signals::new([SIGTERM, SIGINT, SIGHUP]) else {
-        return;
-    };
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            let _gone = kill_process_group(group, Signal::TERM);
-        }
-    });
-}
-
 /// Passes the command's wishes on until the pipe ends.
 fn obey(control: impl BufRead, group: Pid) {
     for line in control.lines() {
@@ -111,5 +117,6 @@ fn obey(control: impl BufRead, group: Pid) {
             Err(_) => break,
         }
     }
+    // Ends the guard as well.
     let _gone = kill_process_group(group, Signal::KILL);
 }

@@ -4,6 +4,9 @@
 //! moment leaves a whole store; children never outlive the command. Everything that
 //! happens is told as events. Must not know: who listens, how anything is drawn.
 
+mod backoff;
+mod checkpoints;
+mod claims;
 mod executor;
 mod finish;
 mod gates;
@@ -12,6 +15,7 @@ mod job;
 mod journal;
 mod lines;
 mod log;
+mod machine;
 mod mask;
 mod out;
 mod pools;
@@ -21,19 +25,22 @@ mod project;
 mod scheduler;
 mod settle;
 mod shell;
+mod watch;
 mod worker;
 
 use std::collections::BTreeSet;
 
-use crate::config::Faults;
+use crate::config::{Faults, Pools};
 use crate::event::Envelope;
 use crate::graph::Graph;
 use crate::plan::{self, Planner};
 use scheduler::Scheduler;
 
 pub use guard::{GUARD, guard};
-pub use log::log_path;
+pub use journal::{journal, journals};
+pub use log::{kept_log, log_path};
 pub use project::{OpenError, Project, home};
+pub use watch::{Halt, watch};
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +59,10 @@ pub struct Options {
     pub frozen: bool,
     /// Size of the cpu pool, and threads a stage may use; `None` means this machine's cores.
     pub jobs: Option<usize>,
+    /// Sizes of pools, which win over the file's and the machine's.
+    pub pools: Pools,
+    /// Nothing acts outside, not even what is named: a watch.
+    pub inside_only: bool,
     /// Whether `pipeline.lock` is brought up to date.
     pub write_lock: bool,
 }
@@ -71,6 +82,8 @@ pub enum Verdict {
     People,
     /// It was cancelled.
     Cancelled,
+    /// What it reads changed, so it was not finished; another run follows (a watch).
+    Superseded,
 }
 
 /// Why a run could not be.
@@ -92,7 +105,8 @@ pub fn run(
 ) -> Result<Verdict, RunError> {
     let selected = selection(project, options)?;
     let planner = planner(project, options, &selected, false);
-    Scheduler::new(project, options, planner, selected, tell).run()
+    let scheduler = Scheduler::new(project, options, planner, selected, tell, None);
+    scheduler.run().map(|(verdict, _)| verdict)
 }
 
 /// The stages that a run works on, in order.
@@ -117,7 +131,7 @@ pub fn planner<'a>(
     selected: &[usize],
     preview: bool,
 ) -> Planner<'a> {
-    let named = if options.targets.is_empty() {
+    let named = if options.targets.is_empty() || options.inside_only {
         BTreeSet::new()
     } else {
         let ids = selected.iter();

@@ -2,11 +2,13 @@
 //! asked for or forced.
 //!
 //! Promises: returns only when the program and everything it started in its process group
-//! are gone. Must not know: stages, stores, what the lines mean.
+//! are gone, also when somebody kills the guard alone. Must not know: stages, stores, what the lines mean.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::watch;
@@ -94,6 +96,7 @@ pub(crate) async fn supervise(
     mut told: impl FnMut(Channel, String),
 ) -> std::io::Result<Ended> {
     let mut child = start(program)?;
+    let group = child.id();
     let mut out = Lines::new(child.stdout.take().expect("stdout is piped"));
     let mut err = Lines::new(child.stderr.take().expect("stderr is piped"));
     let mut leash = Leash::new(child.stdin.take().expect("stdin is piped"), program.limit);
@@ -113,7 +116,9 @@ pub(crate) async fn supervise(
                 while let Some(line) = err.take() { told(Channel::Err, line); }
             }
             ended = child.wait(), if status.is_none() => {
-                status = Some(ended?);
+                let ended = ended?;
+                avenge(group, ended);
+                status = Some(ended);
                 leash.next = Some(Instant::now() + DRAIN);
             }
             changed = stop.changed(), if status.is_none() => {
@@ -128,6 +133,16 @@ pub(crate) async fn supervise(
     }
     let status = status.expect("the loop ends only after the program");
     Ok(leash.because.unwrap_or(Ended::Exit(status)))
+}
+
+/// A guard that was killed took nobody with it: ends what it watched. The group keeps its
+/// number as long as anybody is in it.
+fn avenge(group: Option<u32>, ended: ExitStatus) {
+    let group = group.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    if let (Some(group), Some(_)) = (group, ended.signal()) {
+        // ESRCH says that nobody is left, which is what is wanted.
+        let _nobody = kill_process_group(group, Signal::KILL);
+    }
 }
 
 fn far_away() -> Instant {
