@@ -29,20 +29,23 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The pools in `wanted`. `asked` is the command line's, `declared` the file's, `cores`
-    /// the size of the cpu pool, `home` a folder on the disk that results go to.
+    /// The pools in `wanted`. `asked` and `jobs` are the command line's, `declared` the
+    /// file's, `home` a folder on the disk that results go to.
     pub(crate) fn look(
         wanted: &BTreeSet<&str>,
         asked: &Pools,
         declared: &Pools,
-        cores: usize,
+        jobs: Option<usize>,
         home: &Path,
     ) -> Self {
         let mut machine = Self::default();
         for pool in wanted {
             let said = asked.get(*pool).or_else(|| declared.get(*pool)).copied();
             let size = match *pool {
-                "cpu" => said.unwrap_or(cores as u64),
+                "cpu" => match (asked.get("cpu"), jobs) {
+                    (None, Some(jobs)) => jobs as u64,
+                    _ => said.unwrap_or(cores() as u64),
+                },
                 "net" => said.unwrap_or(NET),
                 "memory" => said.or_else(memory).unwrap_or(u64::MAX),
                 "disk" => said.or_else(|| disk(home)).unwrap_or(u64::MAX),

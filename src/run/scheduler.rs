@@ -216,7 +216,7 @@ impl<'a> Scheduler<'a> {
             &claims::wanted(&project.pipeline, &stages),
             &self.options.pools,
             &project.pipeline.pools,
-            self.options.jobs.unwrap_or_else(cores),
+            self.options.jobs,
             project.store.home(),
         );
         claims::check(&project.pipeline, &stages, &machine)?;
@@ -376,6 +376,7 @@ impl<'a> Scheduler<'a> {
                 Some(change) = change(&mut watching) => self.look_again(change),
             }
         }
+        debug_assert!(self.jobs.is_empty(), "bug: stages are left that nothing can start");
         self.watching = watching;
         Ok(())
     }
