@@ -1,6 +1,7 @@
 //! `pipeline.lock`: what the last run resolved, one field a line, sorted, committed to git.
 //!
 //! ```text
+//! accepted.laptop.train = "41d0…"
 //! result.laptop.train.adapter = "9f2c…"
 //! source."hub:glaiveai/glaive-function-calling-v2@main" = "e7f4b645…"
 //! ```
@@ -29,6 +30,8 @@ pub struct Lock {
     sources: BTreeMap<String, String>,
     /// (profile, stage) -> output name -> tree digest.
     results: BTreeMap<(String, String), BTreeMap<String, Digest>>,
+    /// (profile, stage) -> the key whose result a person vouches for.
+    accepted: BTreeMap<(String, String), Digest>,
 }
 
 /// Why the lock file could not be brought up to date.
@@ -95,6 +98,26 @@ impl Lock {
         self.results.get(&(profile.to_owned(), stage.to_owned()))
     }
 
+    /// The outputs of every stage under any profile.
+    pub fn all_results(&self) -> impl Iterator<Item = &BTreeMap<String, Digest>> {
+        self.results.values()
+    }
+
+    /// The key whose result somebody accepted by hand, if the stage's result is such a one.
+    pub fn accepted(&self, profile: &str, stage: &str) -> Option<Digest> {
+        let name = (profile.to_owned(), stage.to_owned());
+        self.accepted.get(&name).copied()
+    }
+
+    /// Says that the stage's result was accepted by hand for this key, or that it was not.
+    pub fn set_accepted(&mut self, profile: &str, stage: &str, key: Option<Digest>) {
+        let name = (profile.to_owned(), stage.to_owned());
+        match key {
+            Some(key) => self.accepted.insert(name, key),
+            None => self.accepted.remove(&name),
+        };
+    }
+
     /// Pins a source.
     pub fn set_source(&mut self, id: &str, pin: &str) {
         self.sources.insert(id.to_owned(), pin.to_owned());
@@ -110,6 +133,10 @@ impl Lock {
     pub fn merge(&mut self, newer: &Self) {
         self.sources.extend(newer.sources.clone());
         self.results.extend(newer.results.clone());
+        for name in newer.results.keys() {
+            self.accepted.remove(name);
+        }
+        self.accepted.extend(newer.accepted.clone());
     }
 
     /// The sources alone.
@@ -127,7 +154,10 @@ impl Lock {
             .sources
             .iter()
             .all(|(id, pin)| self.sources.get(id) == Some(pin));
-        let same = |(name, outputs)| self.results.get(name) == Some(outputs);
+        let same = |(name, outputs)| {
+            self.results.get(name) == Some(outputs)
+                && self.accepted.get(name) == part.accepted.get(name)
+        };
         sources && part.results.iter().all(same)
     }
 
@@ -140,6 +170,9 @@ impl Lock {
                 line(&["result", profile, stage, product], &digest.hex())
             };
             lines.extend(outputs.iter().map(result));
+        }
+        for ((profile, stage), key) in &self.accepted {
+            lines.push(line(&["accepted", profile, stage], &key.hex()));
         }
         lines.sort();
         format!("{HEADER}{}", lines.concat())
@@ -200,14 +233,12 @@ impl Lock {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let twice = match *path {
             ["source", id] => self.sources.insert(id.to_owned(), value).is_some(),
+            ["accepted", profile, stage] => {
+                let name = (profile.to_owned(), stage.to_owned());
+                self.accepted.insert(name, digest(&value)?).is_some()
+            }
             ["result", profile, stage, product] => {
-                let digest = value.parse().map_err(|bad: cache::BadDigest| {
-                    (
-                        "lock::digest",
-                        bad.to_string(),
-                        "delete the line and run again",
-                    )
-                })?;
+                let digest = digest(&value)?;
                 let outputs = self.results.entry((profile.to_owned(), stage.to_owned()));
                 outputs
                     .or_default()
@@ -216,7 +247,8 @@ impl Lock {
             }
             _ => {
                 let message = format!("unknown entry `{}`", path.join("."));
-                let mend = "entries are `source.ID` and `result.PROFILE.STAGE.OUTPUT`: \
+                let mend = "entries are `source.ID`, `result.PROFILE.STAGE.OUTPUT` and \
+                            `accepted.PROFILE.STAGE`: \
                             a newer tunesmith may have written it";
                 return Err(("lock::unknown-entry", message, mend));
             }
@@ -231,6 +263,17 @@ impl Lock {
 
 /// Code, message, mend.
 type Wrong = (&'static str, String, &'static str);
+
+fn digest(value: &str) -> Result<Digest, Wrong> {
+    let bad = |bad: cache::BadDigest| {
+        (
+            "lock::digest",
+            bad.to_string(),
+            "delete the line and run again",
+        )
+    };
+    value.parse().map_err(bad)
+}
 
 fn line(path: &[&str], value: &str) -> String {
     let path: Vec<String> = path.iter().map(|step| bare_or_quoted(step)).collect();

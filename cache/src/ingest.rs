@@ -5,7 +5,6 @@
 //! way, so the stored bytes are those of the digest whatever happens to the original.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -95,8 +94,8 @@ impl Store {
 
     fn copy_in(&self, file: &Found) -> Result<(Digest, u64), Error> {
         self.steadily(file, |open, size| {
-            let mut aside = self.aside()?;
-            let copied = copy(open, size, &mut aside).map_err(Error::io("copy", &file.path))?;
+            let aside = self.aside()?;
+            let copied = copy(open, size, &aside).map_err(Error::io("copy", &file.path))?;
             self.install(aside, copied.0)?;
             Ok(copied)
         })
@@ -137,7 +136,7 @@ impl Store {
         }
         // Sealed before it is read: from here on every write, even one through a descriptor that
         // some left-over process still holds, moves the mtime away from that of a blob.
-        seal(&open).map_err(Error::io("write", path))?;
+        seal(&open, path, &self.disk).map_err(Error::io("write", path))?;
         let sealed = |doing| {
             let meta = open.metadata().map_err(Error::io(doing, path))?;
             Ok::<_, Error>(Stat::of(&meta))
@@ -152,8 +151,9 @@ impl Store {
         }
         let place = self.blob_path(&digest);
         self.make_folder(place.parent().expect("a blob lies in a folder"))?;
-        open.sync_all().map_err(Error::io("write", path))?;
-        match fs::rename(path, &place) {
+        let synced = self.disk.sync_file(&open, path);
+        synced.map_err(Error::io("write", path))?;
+        match self.disk.rename(path, &place) {
             Ok(()) => self.remember_blob(digest)?,
             Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
                 return self.copy_in(file);
@@ -170,7 +170,7 @@ impl Store {
         }
         let place = self.blob_path(&digest);
         self.make_folder(place.parent().expect("a blob lies in a folder"))?;
-        seal(&aside.file).map_err(Error::io("write", &place))?;
+        seal(&aside.file, &aside.path, &self.disk).map_err(Error::io("write", &place))?;
         aside.put(&place)?;
         self.remember_blob(digest)
     }
@@ -203,12 +203,14 @@ fn tree(
 }
 
 /// Copies by reflink and hashes the copy, or hashes the bytes on their way.
-fn copy(open: &File, size: u64, aside: &mut Aside) -> std::io::Result<(Digest, u64)> {
-    if reflink_copy::reflink_file(open, &aside.file).is_ok() {
-        return read::hash(&aside.file, size);
+fn copy(open: &File, size: u64, aside: &Aside) -> std::io::Result<(Digest, u64)> {
+    let Aside {
+        file, path, disk, ..
+    } = aside;
+    if disk.reflink_file(open, file, path).is_ok() {
+        return read::hash(&*file, size);
     }
-    let target = &mut aside.file;
-    read::pump(open, size, |piece| target.write_all(piece))
+    read::pump(open, size, |piece| disk.write(file, path, piece))
 }
 
 fn absolute(path: &Path) -> Result<std::path::PathBuf, Error> {

@@ -12,11 +12,16 @@
 //! Must not know: stages, pipelines, YAML, the terminal.
 
 #![warn(missing_docs)]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests damage what they like")
+)]
 
 mod aside;
 mod collect;
 mod compare;
 mod digest;
+mod disk;
 mod error;
 mod ingest;
 mod key;
@@ -25,21 +30,26 @@ mod materialise;
 mod memo;
 mod read;
 mod record;
+mod roots;
 mod session;
 mod stat;
 mod store;
+mod survey;
 mod tree;
 mod verify;
 mod walk;
 
-pub use collect::{Collected, Usage};
+pub use collect::{Bounds, Collected};
 pub use compare::{Difference, DifferenceKind};
 pub use digest::{BadDigest, Digest};
+pub use disk::{Change, Witness};
 pub use error::Error;
 pub use key::{Difference as PartDifference, KeyParts};
 pub use lock::{Holder, KeyLock};
 pub use record::{Lack, LackCause, Log, Made, Record};
+pub use roots::Root;
 pub use session::Scratch;
-pub use store::{Kept, OUTSIDE_ABOVE, Store, Taken};
+pub use store::{Kept, OUTSIDE_ABOVE, Opening, Store, Taken};
+pub use survey::{Amount, RecordUsage, Usage};
 pub use tree::{Entry, Tree};
 pub use verify::{Fault, FaultKind, Verification};

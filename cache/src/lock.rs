@@ -3,8 +3,8 @@
 //! Promises: a lock is free the moment its holder dies, however it dies. The file is removed by
 //! its holder while still locked; whoever waited on the removed file notices and starts over.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::fs::{self, File, TryLockError};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Disk;
 use crate::error::Error;
 
 /// A held lock; dropping it frees it.
@@ -20,6 +21,7 @@ pub struct KeyLock {
     /// Keeps the lock: `flock` belongs to the open file.
     _file: File,
     path: PathBuf,
+    disk: Disk,
 }
 
 /// The longest command line that a lock file tells, in characters.
@@ -67,15 +69,9 @@ fn command() -> String {
 
 impl KeyLock {
     /// Takes the lock, waiting for it if `wait`; `None` when another holds it.
-    pub(crate) fn acquire(path: &Path, wait: bool) -> Result<Option<Self>, Error> {
+    pub(crate) fn acquire(path: &Path, wait: bool, disk: &Disk) -> Result<Option<Self>, Error> {
         loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(Error::io("lock", path))?;
+            let file = disk.open(path).map_err(Error::io("lock", path))?;
             if wait {
                 file.lock().map_err(Error::io("lock", path))?;
             } else {
@@ -90,13 +86,11 @@ impl KeyLock {
             }
             let holder = serde_json::to_string(&Holder::this()).expect("a holder is plain data");
             // Only people read it: a full disk is no reason to refuse the lock.
-            let _ = file
-                .set_len(0)
-                .and_then(|()| file.rewind())
-                .and_then(|()| file.write_all(holder.as_bytes()));
+            let _ = disk.rewrite(&file, path, holder.as_bytes());
             return Ok(Some(Self {
                 _file: file,
                 path: path.to_owned(),
+                disk: disk.clone(),
             }));
         }
     }
@@ -111,7 +105,7 @@ impl KeyLock {
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = self.disk.remove_file(&self.path);
     }
 }
 
@@ -139,15 +133,20 @@ mod tests {
     fn a_second_taker_is_told_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let held = KeyLock::acquire(&path, false).unwrap().unwrap();
-        assert!(KeyLock::acquire(&path, false).unwrap().is_none());
+        let disk = Disk::default();
+        let held = KeyLock::acquire(&path, false, &disk).unwrap().unwrap();
+        assert!(KeyLock::acquire(&path, false, &disk).unwrap().is_none());
         let holder = KeyLock::holder(&path).unwrap();
         assert_eq!(holder, Holder { since: holder.since, ..Holder::this() });
         assert_eq!(holder.pid, std::process::id());
         assert!(holder.since > 1_700_000_000 && !holder.command.is_empty());
         drop(held);
         assert!(!path.exists());
-        assert!(KeyLock::acquire(&path, false).unwrap().is_some());
+        assert!(
+            KeyLock::acquire(&path, false, &Disk::default())
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]
@@ -159,7 +158,7 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let held = KeyLock::acquire(&path, true).unwrap();
+                        let held = KeyLock::acquire(&path, true, &Disk::default()).unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         std::thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);

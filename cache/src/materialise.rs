@@ -4,14 +4,12 @@
 //! old tree or the new one, and a killed process leaves one of the two. The files are the
 //! reader's own (reflink or copy, never a hard link): writing to them harms no blob.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 use crate::Digest;
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::stat::Stat;
 use crate::store::{Condition, Store};
@@ -25,7 +23,8 @@ impl Store {
             if executable {
                 return self.copy_out(digest, place, 0o555);
             }
-            symlink(self.blob_path(digest), place).map_err(Error::io("link", place))
+            let linked = self.disk.link(&self.blob_path(digest), place);
+            linked.map_err(Error::io("link", place))
         })
     }
 
@@ -35,14 +34,15 @@ impl Store {
         let folder = dest
             .parent()
             .ok_or_else(|| Error::Special { path: dest.clone() })?;
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let made = self.disk.make_folders(folder);
+        made.map_err(Error::io("create", folder))?;
         let aside = aside_path(folder, &dest);
-        sweep_asides(folder, &dest);
+        sweep_asides(folder, &dest, &self.disk);
         let laid = self.lay_out(tree, &aside, |executable, digest, place| {
             self.copy_out(digest, place, if executable { 0o755 } else { 0o644 })
         });
-        let swapped = laid.and_then(|()| swap(&aside, &dest));
-        remove(&aside);
+        let swapped = laid.and_then(|()| swap(&aside, &dest, &self.disk));
+        remove(&aside, &self.disk);
         swapped?;
         self.remember_laid_out(tree, &dest);
         Ok(())
@@ -63,7 +63,9 @@ impl Store {
         place_one: impl Fn(bool, &Digest, &Path) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if tree.is_folder() {
-            fs::create_dir_all(dest).map_err(Error::io("create", dest))?;
+            self.disk
+                .make_folders(dest)
+                .map_err(Error::io("create", dest))?;
         }
         for (path, executable, digest, _) in tree.files() {
             let condition = self.condition(&digest)?;
@@ -73,7 +75,8 @@ impl Store {
             }
             let place = place_of(dest, path);
             let folder = place.parent().expect("a file lies in a folder");
-            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            let made = self.disk.make_folders(folder);
+            made.map_err(Error::io("create", folder))?;
             place_one(executable, &digest, &place)?;
         }
         Ok(())
@@ -81,17 +84,18 @@ impl Store {
 
     fn copy_out(&self, digest: &Digest, place: &Path, mode: u32) -> Result<(), Error> {
         let blob = self.blob_path(digest);
-        let copied = reflink_copy::reflink_or_copy(&blob, place);
+        let copied = self.disk.copy(&blob, place);
         copied.map_err(Error::io("write", place))?;
-        let permit = fs::set_permissions(place, Permissions::from_mode(0o644));
+        let permit = self.disk.permit(place, 0o644);
         permit.map_err(Error::io("write", place))?;
         // A moment ago, so that any write from now on moves the stamp, even within one clock tick,
         // and the file can be remembered by its stat at once.
         let stamp = SystemTime::now() - Duration::from_secs(2);
-        let stamped = File::options().write(true).open(place);
-        let stamped = stamped.and_then(|file| file.set_modified(stamp));
+        let stamped = Disk::reopen(place);
+        let stamped = stamped.and_then(|file| self.disk.set_time(&file, place, stamp));
         stamped.map_err(Error::io("write", place))?;
-        fs::set_permissions(place, Permissions::from_mode(mode)).map_err(Error::io("write", place))
+        let permit = self.disk.permit(place, mode);
+        permit.map_err(Error::io("write", place))
     }
 
     fn remember_laid_out(&self, tree: &Tree, dest: &Path) {
@@ -123,7 +127,7 @@ fn aside_path(folder: &Path, dest: &Path) -> PathBuf {
 }
 
 /// Removes what killed processes left beside `dest`, and our own.
-fn sweep_asides(folder: &Path, dest: &Path) {
+fn sweep_asides(folder: &Path, dest: &Path, disk: &Disk) {
     let prefix = aside_prefix(dest);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -131,7 +135,7 @@ fn sweep_asides(folder: &Path, dest: &Path) {
             continue;
         };
         if !pid.parse().is_ok_and(alive) {
-            remove(&entry.path());
+            remove(&entry.path(), disk);
         }
     }
 }
@@ -145,25 +149,25 @@ fn alive(pid: i32) -> bool {
 }
 
 /// Puts `aside` at `dest` in one step; what stood there is at `aside` afterwards, or gone.
-fn swap(aside: &Path, dest: &Path) -> Result<(), Error> {
+fn swap(aside: &Path, dest: &Path, disk: &Disk) -> Result<(), Error> {
     if dest.symlink_metadata().is_err() {
-        return fs::rename(aside, dest).map_err(Error::io("write", dest));
+        return disk.rename(aside, dest).map_err(Error::io("write", dest));
     }
-    match renameat_with(CWD, aside, CWD, dest, RenameFlags::EXCHANGE) {
+    match disk.exchange(aside, dest) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
             // A file system without the exchange: two steps, and the next run mends the middle.
-            remove(dest);
-            fs::rename(aside, dest).map_err(Error::io("write", dest))
+            remove(dest, disk);
+            disk.rename(aside, dest).map_err(Error::io("write", dest))
         }
-        Err(error) => Err(Error::io("write", dest)(error.into())),
+        Err(error) => Err(Error::io("write", dest)(error)),
     }
 }
 
-fn remove(path: &Path) {
+fn remove(path: &Path, disk: &Disk) {
     match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => drop(fs::remove_dir_all(path)),
-        Ok(_) => drop(fs::remove_file(path)),
+        Ok(meta) if meta.is_dir() => drop(disk.remove_all(path)),
+        Ok(_) => drop(disk.remove_file(path)),
         Err(_) => {}
     }
 }

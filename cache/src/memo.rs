@@ -7,11 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::Digest;
+use crate::disk::Disk;
 use crate::stat::Stat;
 
 /// Lines that may be out of date before the file is written anew.
@@ -20,6 +21,7 @@ const SLACK: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Memo {
     file: PathBuf,
+    disk: Disk,
     blobs: BTreeMap<Digest, Stat>,
     paths: BTreeMap<String, (Stat, Digest)>,
     /// Lines not yet written.
@@ -29,9 +31,10 @@ pub(crate) struct Memo {
 }
 
 impl Memo {
-    pub(crate) fn load(file: PathBuf) -> Self {
+    pub(crate) fn load(file: PathBuf, disk: Disk) -> Self {
         let mut memo = Self {
             file,
+            disk,
             blobs: BTreeMap::new(),
             paths: BTreeMap::new(),
             pending: String::new(),
@@ -112,11 +115,7 @@ impl Memo {
         // A line feed first: a line that a killed process left unfinished ends there.
         let text = format!("\n{}", std::mem::take(&mut self.pending));
         self.lines += text.lines().count();
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&self.file)?;
-        file.write_all(text.as_bytes())
+        self.disk.append(&self.file, text.as_bytes())
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
@@ -131,8 +130,8 @@ impl Memo {
         let aside = self
             .file
             .with_extension(format!("{}.aside", std::process::id()));
-        fs::write(&aside, &text)?;
-        fs::rename(&aside, &self.file)?;
+        self.disk.put(&aside, text.as_bytes())?;
+        self.disk.rename(&aside, &self.file)?;
         self.lines = self.blobs.len() + self.paths.len();
         self.pending.clear();
         Ok(())
@@ -179,14 +178,14 @@ mod tests {
         let file = dir.path().join("index");
         let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
         let odd = Path::new("/a path/with ; in it");
-        let mut memo = Memo::load(file.clone());
+        let mut memo = Memo::load(file.clone(), Disk::default());
         memo.remember_blob(one, stat(1));
         memo.remember_path(odd, stat(1), one);
         memo.flush().unwrap();
         memo.remember_path(odd, stat(2), two);
         memo.flush().unwrap();
 
-        let memo = Memo::load(file);
+        let memo = Memo::load(file, Disk::default());
         assert_eq!(memo.blob(&one), Some(stat(1)));
         assert_eq!(memo.blob(&two), None);
         assert_eq!(memo.path(odd, &stat(2)), Some(two));
@@ -197,18 +196,18 @@ mod tests {
     fn a_torn_line_costs_only_itself() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("index");
-        let mut memo = Memo::load(file.clone());
+        let mut memo = Memo::load(file.clone(), Disk::default());
         memo.remember_path(Path::new("/a"), stat(123), Digest::of(b"a"));
         memo.flush().unwrap();
         let whole = fs::read(&file).unwrap();
         for length in 0..whole.len() {
             fs::write(&file, &whole[..length]).unwrap();
-            let mut memo = Memo::load(file.clone());
+            let mut memo = Memo::load(file.clone(), Disk::default());
             let known = memo.path(Path::new("/a"), &stat(123));
             assert!(known.is_none() || known == Some(Digest::of(b"a")));
             memo.remember_blob(Digest::of(b"b"), stat(1));
             memo.flush().unwrap();
-            let memo = Memo::load(file.clone());
+            let memo = Memo::load(file.clone(), Disk::default());
             assert_eq!(
                 memo.blob(&Digest::of(b"b")),
                 Some(stat(1)),
@@ -221,13 +220,16 @@ mod tests {
     fn a_file_of_old_lines_is_written_anew() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("index");
-        let mut memo = Memo::load(file.clone());
+        let mut memo = Memo::load(file.clone(), Disk::default());
         for size in 0..2000 {
             memo.remember_blob(Digest::of(b"x"), stat(size));
             memo.flush().unwrap();
         }
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.lines().count() < 2100);
-        assert_eq!(Memo::load(file).blob(&Digest::of(b"x")), Some(stat(1999)));
+        assert_eq!(
+            Memo::load(file, Disk::default()).blob(&Digest::of(b"x")),
+            Some(stat(1999))
+        );
     }
 }

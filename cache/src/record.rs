@@ -39,6 +39,13 @@ pub struct Made {
     pub host: String,
     /// Program and version.
     pub program: String,
+    /// What its maker calls the thing that made it; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stage: String,
+    /// Whether a person said that these outputs are those of the key, instead of a stage having
+    /// made them. Such a result stays where it is: it is never given to others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
     /// What the stage wrote while it ran, secrets masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
@@ -182,7 +189,7 @@ impl Store {
         self.root.join("records").join(key.shard()).join(key.hex())
     }
 
-    fn record_path(&self, key: &Digest, result: &Digest) -> PathBuf {
+    pub(crate) fn record_path(&self, key: &Digest, result: &Digest) -> PathBuf {
         self.key_folder(key).join(format!("{result}.json"))
     }
 }

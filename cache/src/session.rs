@@ -4,11 +4,12 @@
 //! one opens the store. A folder belongs to whoever holds the lock beside it, so a live one is
 //! never swept, not even from another container on the same host.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::lock::KeyLock;
 use crate::stat;
@@ -17,6 +18,7 @@ use crate::stat;
 pub(crate) struct Session {
     folder: PathBuf,
     next: AtomicU64,
+    disk: Disk,
     /// Freed after the folder is gone: fields drop after `Drop::drop`.
     _alive: KeyLock,
 }
@@ -25,19 +27,19 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
-    _session: Arc<Session>,
+    session: Arc<Session>,
 }
 
 impl Session {
-    pub(crate) fn open(tmp: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(tmp: &Path, disk: &Disk) -> Result<Self, Error> {
         loop {
             let name = format!("{}-{:x}", std::process::id(), stat::now());
             let alive = tmp.join(format!("{name}.alive"));
-            let Some(lock) = KeyLock::acquire(&alive, false)? else {
+            let Some(lock) = KeyLock::acquire(&alive, false, disk)? else {
                 continue;
             };
             let folder = tmp.join(name);
-            match fs::create_dir(&folder) {
+            match disk.make_folder(&folder) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(Error::io("create", &folder)(error)),
@@ -45,6 +47,7 @@ impl Session {
             return Ok(Self {
                 folder,
                 next: AtomicU64::new(0),
+                disk: disk.clone(),
                 _alive: lock,
             });
         }
@@ -58,17 +61,18 @@ impl Session {
 
     pub(crate) fn scratch(self: &Arc<Self>) -> Result<Scratch, Error> {
         let path = self.fresh_path();
-        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        let made = self.disk.make_folder(&path);
+        made.map_err(Error::io("create", &path))?;
         Ok(Scratch {
             path,
-            _session: Arc::clone(self),
+            session: Arc::clone(self),
         })
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let _ = remove_all(&self.folder);
+        let _ = self.disk.remove_all(&self.folder);
     }
 }
 
@@ -81,48 +85,27 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = remove_all(&self.path);
+        let _ = self.session.disk.remove_all(&self.path);
     }
 }
 
 /// Removes what dead processes left below `tmp`.
-pub(crate) fn sweep(tmp: &Path) -> Result<(), Error> {
+pub(crate) fn sweep(tmp: &Path, disk: &Disk) -> Result<(), Error> {
     for entry in fs::read_dir(tmp).map_err(Error::io("list", tmp))?.flatten() {
         let path = entry.path();
         let folder = path.with_extension("");
         let alive = path.with_extension("alive");
-        let dead = match OpenOptions::new().read(true).write(true).open(&alive) {
+        let dead = match Disk::reopen(&alive) {
             Ok(file) => File::try_lock(&file).is_ok(),
             // The lock file is made before the folder and removed after it: the owner is gone.
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
         };
         if dead {
-            let _ = remove_all(&folder);
-            let _ = fs::remove_file(&alive);
+            let _ = disk.remove_all(&folder);
+            let _ = disk.remove_file(&alive);
         }
     }
     Ok(())
-}
-
-/// Removes a folder even where a stage left folders that nobody may write.
-fn remove_all(folder: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            open_up(folder);
-            fs::remove_dir_all(folder)
-        }
-        other => other,
-    }
-}
-
-fn open_up(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +115,7 @@ mod tests {
     #[test]
     fn sweeping_takes_the_dead_and_leaves_the_living() {
         let dir = tempfile::tempdir().unwrap();
-        let session = Arc::new(Session::open(dir.path()).unwrap());
+        let session = Arc::new(Session::open(dir.path(), &Disk::default()).unwrap());
         let scratch = session.scratch().unwrap();
         fs::write(scratch.path().join("x"), "x").unwrap();
         // What a killed process leaves: a folder, perhaps with a lock file that nobody holds.
@@ -140,7 +123,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("999-2/0")).unwrap();
         fs::write(dir.path().join("999-2.alive"), "999 host").unwrap();
 
-        sweep(dir.path()).unwrap();
+        sweep(dir.path(), &Disk::default()).unwrap();
         assert!(scratch.path().join("x").exists());
         assert!(!dir.path().join("999-1").exists());
         assert!(!dir.path().join("999-2").exists());

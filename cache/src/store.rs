@@ -1,19 +1,21 @@
 //! The store: where things lie, and whether a blob can be believed.
 //!
 //! ```text
-//! HOME/CACHEDIR.TAG  .gitignore  index
-//! HOME/store/blobs/ab/<blake3>            read-only, mtime 1970-01-01T00:00:01Z
-//! HOME/store/records/ab/<key>/<result>.json
-//! HOME/store/tmp  locks  quarantine  in-use
+//! BASE/CACHEDIR.TAG  .gitignore  index  roots
+//! BASE/store/blobs/ab/<blake3>            read-only, mtime 1970-01-01T00:00:01Z
+//! BASE/store/records/ab/<key>/<result>.json
+//! BASE/store/tmp  locks  quarantine  in-use
 //! ```
+//!
+//! BASE is the checkout's own folder, HOME, or one that several checkouts share.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::aside::{Aside, sync_folder};
+use crate::aside::Aside;
+use crate::disk::{Disk, Witness};
 use crate::error::Error;
 use crate::lock::{Holder, KeyLock};
 use crate::memo::Memo;
@@ -28,8 +30,10 @@ pub const OUTSIDE_ABOVE: u64 = 256 << 20;
 /// A store, open for reading and writing. Share it between threads behind an `Arc`.
 #[derive(Debug)]
 pub struct Store {
-    pub(crate) home: PathBuf,
+    home: PathBuf,
+    pub(crate) base: PathBuf,
     pub(crate) root: PathBuf,
+    pub(crate) disk: Disk,
     memo: Mutex<Memo>,
     session: Mutex<Option<Arc<Session>>>,
     /// Folders with new names that are not durable yet.
@@ -37,6 +41,15 @@ pub struct Store {
     /// Shared lock of everybody who has the store open; collecting wants it alone.
     pub(crate) in_use: File,
     pub(crate) outside_above: u64,
+}
+
+/// How a store is opened.
+#[derive(Clone, Default)]
+pub struct Opening {
+    /// The folder that several checkouts share; else the store lies in the checkout's own.
+    pub shared: Option<PathBuf>,
+    /// Who stands in the door to the disk.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// A local input, looked at.
@@ -71,33 +84,53 @@ impl Store {
     /// Opens the store below `home` (`.tunesmith`), making what is not there and sweeping what
     /// killed processes left.
     pub fn open(home: &Path) -> Result<Self, Error> {
+        Self::open_with(home, Opening::default())
+    }
+
+    /// [`Store::open`], perhaps shared with other checkouts, perhaps watched.
+    pub fn open_with(home: &Path, opening: Opening) -> Result<Self, Error> {
         let home = std::path::absolute(home).map_err(Error::io("open", home))?;
-        let root = home.join("store");
+        let base = match &opening.shared {
+            Some(shared) => std::path::absolute(shared).map_err(Error::io("open", shared))?,
+            None => home.clone(),
+        };
+        let disk = opening.witness.map_or_else(Disk::default, Disk::watched);
+        let root = base.join("store");
         for name in ["blobs", "records", "tmp", "locks"] {
             let folder = root.join(name);
-            fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+            let made = disk.make_folders(&folder);
+            made.map_err(Error::io("create", &folder))?;
         }
-        mark(&home)?;
+        mark(&home, &disk)?;
+        if base != home {
+            mark(&base, &disk)?;
+        }
         let path = root.join("in-use");
-        let mut options = OpenOptions::new();
-        let in_use = options.write(true).create(true).truncate(false).open(&path);
-        let in_use = in_use.map_err(Error::io("open", &path))?;
+        let in_use = disk.open(&path).map_err(Error::io("open", &path))?;
         in_use.lock_shared().map_err(Error::io("lock", &path))?;
-        sweep(&root.join("tmp"))?;
+        sweep(&root.join("tmp"), &disk)?;
         Ok(Self {
-            memo: Mutex::new(Memo::load(home.join("index"))),
+            memo: Mutex::new(Memo::load(base.join("index"), disk.clone())),
             session: Mutex::new(None),
             unsynced: Mutex::new(BTreeSet::new()),
             outside_above: OUTSIDE_ABOVE,
             in_use,
             home,
+            base,
             root,
+            disk,
         })
     }
 
-    /// The folder given to [`Store::open`], absolute.
+    /// The checkout's own folder of state, as given to [`Store::open`], absolute.
     pub fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// The folder that holds the store, and what belongs to keys and not to a checkout:
+    /// [`Store::home`], unless the store is shared.
+    pub fn base(&self) -> &Path {
+        &self.base
     }
 
     /// Where the blob `digest` lies, if it is there.
@@ -114,13 +147,13 @@ impl Store {
 
     /// Takes the lock of `key`, waiting for another holder. Blocks the thread.
     pub fn lock(&self, key: &Digest) -> Result<KeyLock, Error> {
-        let held = KeyLock::acquire(&self.lock_path(key), true)?;
+        let held = KeyLock::acquire(&self.lock_path(key), true, &self.disk)?;
         Ok(held.expect("waiting ends with the lock"))
     }
 
     /// Takes the lock of `key` if nobody holds it.
     pub fn try_lock(&self, key: &Digest) -> Result<Option<KeyLock>, Error> {
-        KeyLock::acquire(&self.lock_path(key), false)
+        KeyLock::acquire(&self.lock_path(key), false, &self.disk)
     }
 
     /// Who holds the lock of `key`, for telling people; may be out of date.
@@ -133,10 +166,10 @@ impl Store {
     pub fn flush(&self) -> Result<(), Error> {
         self.memo()
             .flush()
-            .map_err(Error::io("write", &self.home.join("index")))
+            .map_err(Error::io("write", &self.base.join("index")))
     }
 
-    fn lock_path(&self, key: &Digest) -> PathBuf {
+    pub(crate) fn lock_path(&self, key: &Digest) -> PathBuf {
         self.root.join("locks").join(key.hex())
     }
 
@@ -149,13 +182,13 @@ impl Store {
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let opened = Arc::new(Session::open(&self.root.join("tmp"))?);
+        let opened = Arc::new(Session::open(&self.root.join("tmp"), &self.disk)?);
         *session = Some(Arc::clone(&opened));
         Ok(opened)
     }
 
     pub(crate) fn aside(&self) -> Result<Aside, Error> {
-        Aside::create(self.session()?.fresh_path())
+        Aside::create(self.session()?.fresh_path(), self.disk.clone())
     }
 
     /// Looks at a blob: by its stat where that is known, else by its bytes.
@@ -187,7 +220,7 @@ impl Store {
             return Ok(Condition::Damaged);
         }
         // A store owned by somebody else can be read all the same.
-        let _ = seal(&file);
+        let _ = seal(&file, &path, &self.disk);
         self.remember_blob(*digest)?;
         Ok(Condition::Sound)
     }
@@ -202,10 +235,11 @@ impl Store {
     /// Moves a bad file out of the way, for people to look at.
     pub(crate) fn quarantine(&self, path: &Path) -> Result<(), Error> {
         let folder = self.root.join("quarantine");
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let made = self.disk.make_folders(&folder);
+        made.map_err(Error::io("create", &folder))?;
         let name = path.file_name().expect("a stored file has a name");
         let place = folder.join(name);
-        match fs::rename(path, &place) {
+        match self.disk.rename(path, &place) {
             // Another process was quicker.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(Error::io("move", path)),
@@ -217,18 +251,26 @@ impl Store {
         let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
         unsynced.insert(folder.to_owned());
         if !folder.is_dir() {
-            fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            let made = self.disk.make_folders(folder);
+            made.map_err(Error::io("create", folder))?;
             let above = folder.parent().expect("a shard lies in a folder");
             unsynced.insert(above.to_owned());
         }
         Ok(())
     }
 
+    /// Notes a folder whose names changed and are not durable yet.
+    pub(crate) fn changed_folder(&self, folder: PathBuf) {
+        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        unsynced.insert(folder);
+    }
+
     /// Makes durable every name given since the last time.
     pub(crate) fn sync_folders(&self) -> Result<(), Error> {
         let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
         for folder in std::mem::take(&mut *unsynced) {
-            sync_folder(&folder)?;
+            let synced = self.disk.sync_folder(&folder);
+            synced.map_err(Error::io("write", &folder))?;
         }
         Ok(())
     }
@@ -241,20 +283,22 @@ impl Drop for Store {
 }
 
 /// Makes a file read-only and gives it the mtime of blobs.
-pub(crate) fn seal(file: &File) -> std::io::Result<()> {
-    file.set_permissions(Permissions::from_mode(0o444))?;
-    file.set_modified(blob_time())
+pub(crate) fn seal(file: &File, path: &Path, disk: &Disk) -> std::io::Result<()> {
+    disk.set_mode(file, path, 0o444)?;
+    disk.set_time(file, path, blob_time())
 }
 
 /// Tells backup programs and git to pass by.
-fn mark(home: &Path) -> Result<(), Error> {
+fn mark(home: &Path, disk: &Disk) -> Result<(), Error> {
+    disk.make_folders(home).map_err(Error::io("create", home))?;
     let tag = "Signature: 8a477f597d28d172789f06886806bc55\n\
                # This folder is a cache made by tunesmith: it can be deleted and will be made anew.\n\
                # See https://bford.info/cachedir/\n";
     for (name, text) in [("CACHEDIR.TAG", tag), (".gitignore", "*\n")] {
         let path = home.join(name);
         if !path.exists() {
-            fs::write(&path, text).map_err(Error::io("write", &path))?;
+            let written = disk.put(&path, text.as_bytes());
+            written.map_err(Error::io("write", &path))?;
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! child with `CRASH_HOME` set: that child does the writing.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "a test may write where it likes")]
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cache::{KeyParts, Made, Record, Store};
+use cache::{Bounds, KeyParts, Made, Record, Store};
 
 const HOME: &str = "CRASH_HOME";
 
@@ -117,7 +118,8 @@ fn a_full_disk_is_named_and_leaves_a_whole_store() {
         assert!(all_whole(&store) >= 1);
         assert_eq!(fs::read_dir(home.join("store/tmp")).unwrap().count(), 0);
         // Room again: the store goes on.
-        store.collect(|record| record.key == first.key).unwrap();
+        let needed = |record: &Record| record.key == first.key;
+        store.collect(Bounds::NOTHING, needed).unwrap();
         make(&store, 1).unwrap();
         println!("the full disk was met");
         return;

@@ -3,6 +3,7 @@
 //! Promises: the exit codes of [`Exit`], whatever happens; faults go to standard error, what
 //! was asked for to standard output. Must not know: how anything is done.
 
+mod accept;
 mod cache;
 mod check;
 mod exit;
@@ -80,24 +81,22 @@ enum Command {
     Log(log::LogArgs),
     /// Draw when each stage of a run ran, for chrome://tracing or Perfetto
     Trace(trace::TraceArgs),
+    /// Take what lies in out/ as a stage's result, after a change known to be harmless
+    Accept(accept::AcceptArgs),
     /// Look after the store
     Cache(cache::CacheArgs),
     /// Print the JSON Schema of pipeline.yaml
     #[command(hide = true)]
     Schema,
-    /// Watch over one program (started by `run`)
+    /// Watch over the programs of stages (started by `run`)
     #[command(hide = true)]
-    Guard {
-        /// The program and its arguments
-        #[arg(last = true)]
-        program: Vec<String>,
-    },
+    Guard,
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 13] = [
-    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "trace", "cache", "schema", GUARD,
-    "help",
+const WORDS: [&str; 14] = [
+    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "trace", "accept",
+    "cache", "schema", GUARD, "help",
 ];
 
 /// Options that take the next word as their value.
@@ -127,8 +126,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             return Exit::Ok.into();
         }
     };
-    if let Command::Guard { program } = cli.command {
-        return guard(&program);
+    if let Command::Guard = cli.command {
+        return guard();
     }
     let common = cli.common;
     let done = match cli.command {
@@ -141,9 +140,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Init(args) => init::init(&common, &args),
         Command::Log(args) => log::log(&common, &args),
         Command::Trace(args) => trace::trace(&common, &args),
+        Command::Accept(args) => accept::accept(&common, &args),
         Command::Cache(args) => cache::cache(&common, &args),
         Command::Schema => Ok(schema::schema()),
-        Command::Guard { .. } => unreachable!("handled above"),
+        Command::Guard => unreachable!("handled above"),
     };
     done.unwrap_or_else(exit::Trouble::tell).into()
 }

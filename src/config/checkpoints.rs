@@ -29,7 +29,7 @@ impl Default for Checkpoints {
     }
 }
 
-/// Reads `checkpoints: {age: 14d, size: 50GiB, keep: false}`.
+/// Reads `checkpoints: {max_age: 14d, max_size: 50GiB, keep: false}`.
 pub(crate) fn checkpoints(
     root: &[Entry],
     scope: &Scope<'_>,
@@ -40,14 +40,14 @@ pub(crate) fn checkpoints(
         return found;
     };
     let entries = section::map(&entry.value, "checkpoints", faults);
-    section::only(entries, &["age", "size", "keep"], "`checkpoints`", faults);
+    section::only(entries, &["max_age", "max_size", "keep"], "`checkpoints`", faults);
     for entry in entries {
         let Some(value) = scope.value(&entry.value, faults) else {
             continue;
         };
         let text = value.as_str();
         let (takes, mend) = match entry.key.as_str() {
-            "age" => {
+            "max_age" => {
                 let age = text.and_then(limits::duration);
                 found.age = age.unwrap_or(found.age);
                 if age.is_some() {
@@ -55,7 +55,7 @@ pub(crate) fn checkpoints(
                 }
                 ("a time with a unit", "write `14d` or `12h`")
             }
-            "size" => {
+            "max_size" => {
                 let size = text.and_then(size);
                 found.size = size.unwrap_or(found.size);
                 if size.is_some() {

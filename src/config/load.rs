@@ -15,10 +15,10 @@ use super::resources::{self, Pools};
 use super::secret::{self, Secrets};
 use super::stage::{self, Draft};
 use super::template::Scope;
-use super::{checkpoints, parse, section, suggest};
+use super::{checkpoints, parse, section, store, suggest};
 
 /// Keys of the file.
-pub(crate) const KEYS: [&str; 9] = [
+pub(crate) const KEYS: [&str; 10] = [
     "name",
     "seed",
     "params",
@@ -27,6 +27,7 @@ pub(crate) const KEYS: [&str; 9] = [
     "default",
     "pools",
     "checkpoints",
+    "store",
     "stages",
 ];
 
@@ -150,6 +151,9 @@ pub(crate) fn load_text(
     let name = name(root, &tree, &mut faults);
     let pools = resources::pools(root, &scope, &mut faults);
     let checkpoints = checkpoints::checkpoints(root, &scope, &mut faults);
+    let user = env("HOME");
+    let store = section::get(root, "store");
+    let store = store::store(store, &folder, user.as_deref(), &mut faults);
     let (stages, default) = stages(
         root,
         &folder,
@@ -171,6 +175,7 @@ pub(crate) fn load_text(
         seed,
         pools,
         checkpoints,
+        store,
         default,
         stages,
         text,
@@ -192,11 +197,6 @@ fn root<'a>(tree: &'a Node, faults: &mut Vec<Fault>) -> &'a [Entry] {
     let entries = section::map(tree, "the file", faults);
     for entry in entries {
         match entry.key.as_str() {
-            "store" => faults.push(stage::not_yet(
-                entry,
-                "shared stores",
-                "leave it out: the store is `.tunesmith/store`",
-            )),
             key if key.starts_with("x-") || KEYS.contains(&key) => {}
             _ => faults.push(section::unknown(entry, &KEYS, "the file")),
         }

@@ -20,6 +20,7 @@ mod schema;
 mod secret;
 mod section;
 mod stage;
+mod store;
 pub(crate) mod suggest;
 mod template;
 #[cfg(test)]
@@ -36,3 +37,4 @@ pub use pipeline::{
 };
 pub use resources::{Pools, Resources};
 pub use schema::{schema, schema_text};
+pub use store::StoreSpec;

@@ -11,6 +11,8 @@ use stages::{Effect, Params, Stage};
 use super::checkpoints::Checkpoints;
 use super::resources::{Pools, Resources};
 
+use super::store::StoreSpec;
+
 /// Byte range in the text of `pipeline.yaml`.
 pub type Span = Range<usize>;
 
@@ -39,6 +41,8 @@ pub struct Pipeline {
     pub pools: Pools,
     /// `checkpoints:`: how long half-done work is kept.
     pub checkpoints: Checkpoints,
+    /// `store:`: where results are kept, and how long.
+    pub store: StoreSpec,
     /// `default:`: what a plain run makes; `None` means every stage without an outside
     /// effect.
     pub default: Option<Vec<String>>,

@@ -39,11 +39,12 @@ pub fn schema(registry: &[&'static dyn Stage]) -> Value {
                 "type": ["object", "null"],
                 "additionalProperties": false,
                 "properties": {
-                    "age": span("it goes when nothing in it changed for so long; 14d"),
-                    "size": amount("the oldest goes while all together is larger; 50GiB"),
+                    "max_age": span("it goes when nothing in it changed for so long; 14d"),
+                    "max_size": amount("the oldest goes while all together is larger; 50GiB"),
                     "keep": { "description": "whether it stays after success", "type": ["boolean", "string"] },
                 },
             },
+            "store": store(),
             "stages": {
                 "type": "object",
                 "minProperties": 1,
@@ -59,6 +60,27 @@ pub fn schema(registry: &[&'static dyn Stage]) -> Value {
                 "pattern": "\\$\\{",
             },
         },
+    })
+}
+
+fn store() -> Value {
+    let measure = |about: &str, pattern: &str| json!({ "description": about, "type": "string", "pattern": pattern });
+    json!({
+        "description": "where results are kept, and how long; a path, or a map",
+        "anyOf": [
+            { "type": "string" },
+            { "type": "null" },
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "path": text("a folder that several checkouts share"),
+                    "max_size": measure("above it the longest unused results go, 100 GB", "^\\s*[0-9.]+ *([kKMGT]?B|[KMGT]iB)\\s*$"),
+                    "max_age": measure("results that were not used for so long go, 30d", "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"),
+                    "gc": { "description": "whether runs collect by themselves", "type": "boolean" },
+                },
+            },
+        ],
     })
 }
 

@@ -184,11 +184,15 @@ impl<'a> Planner<'a> {
                 wanted.len() == outputs.len() && wanted.iter().map(|(n, d)| (n, *d)).all(same)
             })
         };
+        // What somebody vouches for counts under `--locked` only where the lock says so.
+        let vouched = self.lock.accepted(&self.pipeline.profile, &spec.id) == Some(key);
+        let permitted = |accepted: bool| !self.options.locked || !accepted || vouched;
         let last = self.last.get(&spec.id).filter(|last| last.key == key);
         let mut lacks = Vec::new();
         // The common case costs one look at the record's name and one at each blob.
         if let Some(last) = last
             && (locked.is_none() || in_lock(&last.outputs))
+            && permitted(last.made.accepted)
             && self.store.has_record(&key, &last.result)
         {
             let record = last.record(parts.clone());
@@ -200,6 +204,13 @@ impl<'a> Planner<'a> {
         let mut records = self.store.records(&key)?;
         if self.options.locked {
             records.retain(|record| in_lock(&record.outputs));
+            let found = records.len();
+            records.retain(|record| permitted(record.made.accepted));
+            if found > 0 && records.is_empty() {
+                return Err(PlanError::Accepted {
+                    stage: spec.id.clone(),
+                });
+            }
         }
         let is_last = |record: &Record| last.is_some_and(|last| last.result == record.result());
         records.sort_by_cached_key(|record| {

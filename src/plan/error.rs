@@ -52,6 +52,12 @@ pub enum PlanError {
         /// What the store has instead.
         because: String,
     },
+    /// `--locked`, and a person vouched for the result without the lock saying so.
+    #[error("the result of `{stage}` was accepted by hand, and `pipeline.lock` does not say so")]
+    Accepted {
+        /// Stage id.
+        stage: String,
+    },
     /// `--locked` or `--frozen`, and the lock does not pin the stage's source.
     #[error("`pipeline.lock` does not pin `{source_id}`, which `{stage}` fetches")]
     NotPinned {
@@ -71,6 +77,7 @@ impl PlanError {
             Self::Last { .. } => "plan::last",
             Self::NotLocked { .. } => "locked::no-result",
             Self::LockedLost { .. } => "locked::not-in-store",
+            Self::Accepted { .. } => "locked::accepted",
             Self::NotPinned { .. } => "locked::no-pin",
         }
     }
@@ -85,6 +92,10 @@ impl PlanError {
             Self::LockedLost { .. } => {
                 "run without `--locked` to make a result and lock it, or with `--locked --recompute` \
                  to make it anew and compare"
+            }
+            Self::Accepted { .. } => {
+                "commit the `pipeline.lock` that `tunesmith accept` wrote, or make the result with \
+                 `--force` and without `--locked`"
             }
             Self::NotPinned { .. } => {
                 "run once without `--locked` and `--frozen` and commit `pipeline.lock`"

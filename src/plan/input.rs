@@ -65,7 +65,7 @@ impl Locals {
         if let Some(taken) = self.taken.get(path) {
             return Ok(Some(taken.clone()));
         }
-        if holds(path, store.home()) {
+        if holds(path, store.home()) || holds(path, store.base()) {
             return Ok(None);
         }
         let taken = if self.preview {

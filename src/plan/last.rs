@@ -62,6 +62,10 @@ impl Last {
         let file = home
             .join("last")
             .join(format!("{}.jsonl", file_name(profile)));
+        Self::read(file)
+    }
+
+    fn read(file: PathBuf) -> Self {
         let bytes = fs::read(&file).unwrap_or_default();
         let mut last = Self {
             file,
@@ -75,6 +79,20 @@ impl Last {
             }
         }
         last
+    }
+
+    /// Every last result under any profile, of a checkout whose state is at `home`.
+    pub fn all(home: &Path) -> Vec<LastResult> {
+        let listing = fs::read_dir(home.join("last"));
+        let files = listing.into_iter().flatten().flatten();
+        let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
+        files.sort();
+        let jsonl = |file: &PathBuf| file.extension().is_some_and(|found| found == "jsonl");
+        files
+            .into_iter()
+            .filter(jsonl)
+            .flat_map(|file| Self::read(file).entries.into_values())
+            .collect()
     }
 
     /// The last result of `stage`.

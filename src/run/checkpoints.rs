@@ -20,7 +20,7 @@ fn all(home: &Path) -> PathBuf {
 
 /// Where this key's checkpoints lie.
 pub(crate) fn folder_of(job: &Job) -> PathBuf {
-    all(job.store.home()).join(job.key.to_string())
+    all(job.store.base()).join(job.key.to_string())
 }
 
 /// Drops this key's checkpoints: the result is there.
@@ -50,7 +50,7 @@ pub(crate) struct Dropped {
 
 /// Drops what is too old or too much.
 pub(crate) fn tidy(store: &Store, bounds: Checkpoints, now: SystemTime) -> Dropped {
-    let mut kept: Vec<Kept> = fs::read_dir(all(store.home()))
+    let mut kept: Vec<Kept> = fs::read_dir(all(store.base()))
         .into_iter()
         .flatten()
         .flatten()

@@ -154,11 +154,10 @@ async fn tried(
     let made = Made {
         started,
         millis,
-        host: rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned(),
-        program: format!("tunesmith {}", env!("CARGO_PKG_VERSION")),
+        host: super::host(),
+        program: super::PROGRAM.to_owned(),
+        stage: job.spec().id.clone(),
+        accepted: false,
         log: None,
     };
     let record = blocking(job, move |job| collect(job, &prepared, outcome, made)).await?;
@@ -272,6 +271,14 @@ fn judge(
                 "raise its `timeout`, or give it less to do",
             );
             return Err(failed(error.at("timeout").retryable()));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {
+            let error = StageError::new(
+                "run::killed",
+                "the guard process was killed, and the stage's program with it",
+                "run again; somebody outside sent the signal",
+            );
+            return Err(failed(error.retryable()));
         }
         Err(error) => return Err(failed(StageError::io(&prepared.program.folder, &error))),
     };

@@ -1,13 +1,14 @@
 //! The end of a run: the lock file, what could be done next, the verdict.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use cache::Record;
+use cache::{Digest, Record};
 use stages::{Effect, Outcome};
 
 use super::Verdict;
 use super::checkpoints;
+use super::collect;
 use super::scheduler::Scheduler;
 use crate::event::Event;
 use crate::lock::Lock;
@@ -28,11 +29,28 @@ impl Scheduler<'_> {
                 self.write_lock();
             }
         }
-        let outputs = record.outputs.iter();
-        let outputs = outputs.map(|(name, tree)| (name.clone(), tree.digest()));
         let profile = &self.project.pipeline.profile;
-        self.locked
-            .set_results(profile, &spec.id, outputs.collect());
+        self.locked.set_results(profile, &spec.id, digests(record));
+        let accepted = record.made.accepted.then_some(record.key);
+        self.locked.set_accepted(profile, &spec.id, accepted);
+    }
+
+    /// After a run that made something: what nobody needs any more goes.
+    pub(super) fn collect(&mut self) {
+        if self.tally.ran == 0 || self.tally.cancelled {
+            return;
+        }
+        let mut notices = Vec::new();
+        collect::after_run(
+            &self.project.pipeline,
+            &self.project.spec,
+            &self.project.store,
+            self.tally.bytes,
+            &mut |code, text| notices.push((code.to_owned(), text)),
+        );
+        for (code, text) in notices {
+            self.notice(&code, text);
+        }
     }
 
     /// Writes the entries that this run settled. A lock that cannot be written does not
@@ -117,4 +135,12 @@ impl Scheduler<'_> {
         });
         verdict
     }
+}
+
+/// The digests of a record's outputs.
+pub(super) fn digests(record: &Record) -> BTreeMap<String, Digest> {
+    let outputs = record.outputs.iter();
+    outputs
+        .map(|(name, tree)| (name.clone(), tree.digest()))
+        .collect()
 }

@@ -1,102 +1,178 @@
-//! The guard: a small process between the command and a stage's program, so that nothing a
-//! stage started outlives the command, even one that is killed with SIGKILL.
+//! The guard: a small process between the command and the programs of stages, so that nothing
+//! a stage started outlives the command, even one that is killed with SIGKILL.
 //!
-//! The command starts `tunesmith guard -- PROGRAM ARGS...` as the leader of a process group
-//! and talks to it over standard input: first one line, a JSON string that becomes the
-//! program's standard input; then `term` lines. The program belongs to the guard's group.
-//! `term` sends SIGTERM to the group (the guard itself does not mind); the end of the pipe,
-//! which the kernel sends when the command is gone, however it went, sends SIGKILL. When the
-//! program ends, the guard leaves the group, kills what is left of it and passes the status
-//! on (128 + the signal's number after a signal).
+//! The command starts `tunesmith guard` once, at its first program, with one end of a socket
+//! pair as standard input, and tells it what to start ([`super::wire`]). Every program gets a
+//! process group of its own; when it ends, what is left of its group is killed and its status is
+//! told (128 + the signal's number after a signal). The end of the socket, which the kernel
+//! sends when the command is gone, however it went, kills every group.
 //!
-//! A guard that is itself killed takes nobody with it, so the command, which sees that, kills
-//! the group by the guard's number: that is why program and guard share one. The worker also
-//! asks the kernel to end it with its guard, for the case that both are killed at once.
+//! The guard starts the programs itself, so there is no moment at which one runs unguarded; and
+//! it is small and has one thread more than programs, so starting one from here costs less than
+//! from the command. Linux's parent-death signal would reach the program only, not what it
+//! started; a socket needs no platform and no unsafe code.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, getpgid, getpid, getppid, kill_process_group, setpgid};
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::wire::{self, Start, Wish, Word};
 
 /// The hidden subcommand.
 pub const GUARD: &str = "guard";
 
-/// What the guard reads after the first line to pass a polite end on.
-pub(crate) const TERM: &str = "term\n";
-
 /// Exit code when the program cannot be started, as shells have it.
 pub(crate) const NOT_STARTED: u8 = 127;
 
-/// Signals to the group that are meant for the program, not for its guard.
-const NOT_MINE: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM];
+/// The whole life of a guard process.
+pub fn guard() -> ExitCode {
+    let control = std::io::stdin().as_fd().try_clone_to_owned();
+    let Ok(socket) = control.map(UnixStream::from) else {
+        return ExitCode::from(NOT_STARTED);
+    };
+    let socket = Arc::new(socket);
+    let groups = Arc::new(Groups::default());
+    pass_signals_on(Arc::clone(&groups));
+    while let Ok(Some((wish, descriptors))) = wire::receive(&socket) {
+        match wish {
+            Wish::Run(start) => run(start, descriptors, &groups, &socket),
+            Wish::Term(id) => groups.signal(id, Signal::TERM),
+            Wish::Kill(id) => groups.signal(id, Signal::KILL),
+        }
+    }
+    groups.signal_all(Signal::KILL);
+    ExitCode::SUCCESS
+}
 
-/// Runs `program` under guard; the whole life of a guard process.
-pub fn guard(program: &[String]) -> ExitCode {
-    let Some((name, arguments)) = program.split_first() else {
-        return ExitCode::from(NOT_STARTED);
+/// Process groups of the programs that run, by the command's numbers.
+#[derive(Default)]
+struct Groups(Mutex<BTreeMap<u64, Pid>>);
+
+impl Groups {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock is held while the signal is sent: a number is never used again before that.
+    fn signal(&self, id: u64, signal: Signal) {
+        if let Some(group) = self.all().get(&id) {
+            let _gone = kill_process_group(*group, signal);
+        }
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for group in self.all().values() {
+            let _gone = kill_process_group(*group, signal);
+        }
+    }
+}
+
+/// Starts a program and a thread that waits for it.
+fn run(start: Start, descriptors: Vec<OwnedFd>, groups: &Arc<Groups>, socket: &Arc<UnixStream>) {
+    let id = start.id;
+    let mut child = match spawn(&start, descriptors) {
+        Ok(child) => child,
+        Err(()) => {
+            let code = NOT_STARTED;
+            return say(socket, &Word::Ended { id, code });
+        }
     };
-    stand_firm();
-    let mut control = BufReader::new(std::io::stdin());
-    let Some(input) = first_line(&mut control) else {
-        return ExitCode::from(NOT_STARTED);
+    let group = Pid::from_child(&child);
+    groups.all().insert(id, group);
+    let started = Word::Started {
+        id,
+        group: group.as_raw_nonzero().get(),
     };
-    let started = Command::new(name)
+    say(socket, &started);
+    let groups = Arc::clone(groups);
+    let socket = Arc::clone(socket);
+    let wait = move || {
+        feed(&mut child, start.input);
+        // Looked at, not taken: as long as the leader is there as a zombie, nobody else gets
+        // its number, and what is killed is its group.
+        let _until = waitid(
+            WaitId::Pid(group),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        );
+        groups.all().remove(&id);
+        let _nobody_left = kill_process_group(group, Signal::KILL);
+        let code = code(&mut child);
+        say(&socket, &Word::Ended { id, code });
+    };
+    std::thread::spawn(wait);
+}
+
+/// Starts the program; why it cannot be is told where its own complaints would go.
+fn spawn(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Child, ()> {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(out), Some(err)) = (descriptors.next(), descriptors.next()) else {
+        return Err(());
+    };
+    let complain = err.try_clone();
+    let Some((name, arguments)) = start.line.split_first() else {
+        return Err(());
+    };
+    let spawned = Command::new(find(name, &start.env))
+        .arg0(name)
         .args(arguments)
-        .stdin(if input.is_empty() {
+        .current_dir(&start.folder)
+        .env_clear()
+        .envs(start.env.iter().map(|(name, value)| (name, value)))
+        .stdin(if start.input.is_empty() {
             Stdio::null()
         } else {
             Stdio::piped()
         })
+        .stdout(out)
+        .stderr(err)
+        .process_group(0)
         .spawn();
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => {
+    spawned.map_err(|error| {
+        if let Ok(place) = complain {
             let line = format!("cannot start `{name}`: {error}\n");
-            let _gone = std::io::stderr().write_all(line.as_bytes());
-            return ExitCode::from(NOT_STARTED);
+            let _gone = std::fs::File::from(place).write_all(line.as_bytes());
         }
-    };
-    let group = getpid();
-    std::thread::spawn(move || obey(control, group));
-    feed(&mut child, input);
-    let status = child.wait();
-    // Beside the command, whose group is of the same session: the rest of the own group can
-    // be killed then without the status being lost.
-    let _left_with_the_rest = getppid()
-        .and_then(|parent| getpgid(Some(parent)).ok())
-        .map(|beside| setpgid(None, Some(beside)));
-    // ESRCH says that nobody is left, which is what is wanted.
-    let _nobody = kill_process_group(group, Signal::KILL);
-    match status {
-        Ok(status) => ExitCode::from(
-            status
-                .code()
-                .or_else(|| status.signal().map(|signal| 128 + signal))
-                .and_then(|code| u8::try_from(code).ok())
-                .unwrap_or(1),
-        ),
-        Err(_) => ExitCode::FAILURE,
-    }
+    })
 }
 
-/// Handlers that do nothing: unlike ignored signals they are not inherited by the program.
-/// The command starts the guard as a leader; started by hand it becomes one.
-fn stand_firm() {
-    for signal in NOT_MINE {
-        // Without a handler the signal would end the guard alone; the command sees that.
-        let _unheard = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
+/// The program that `name` means under the program's own PATH. A whole path lets the standard
+/// library start it without copying this process first.
+fn find(name: &str, env: &[(String, String)]) -> PathBuf {
+    if name.contains('/') {
+        return PathBuf::from(name);
     }
-    let _leads_already = setpgid(None, None);
+    let path = env.iter().find(|(name, _)| name == "PATH");
+    let folders = path.map_or("/bin:/usr/bin", |(_, value)| value).split(':');
+    let mut places = folders.map(|folder| Path::new(folder).join(name));
+    places
+        .find(|place| place.is_absolute() && place.is_file())
+        .unwrap_or_else(|| PathBuf::from(name))
 }
 
-fn first_line(control: &mut impl BufRead) -> Option<String> {
-    let mut line = String::new();
-    control.read_line(&mut line).ok()?;
-    serde_json::from_str(&line).ok()
+/// Takes the status of a program that has ended.
+fn code(child: &mut Child) -> u8 {
+    let Ok(status) = child.wait() else { return 1 };
+    status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1)
+}
+
+/// A command that is gone hears nothing; the end of the socket says the rest.
+fn say(socket: &UnixStream, word: &Word) {
+    static WHOLE: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = WHOLE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _gone = wire::send(socket, word, &[]);
 }
 
 /// Writes the program's input and closes it; a program that does not read it is no fault.
@@ -106,17 +182,16 @@ fn feed(child: &mut Child, input: String) {
     }
 }
 
-/// Passes the command's wishes on until the pipe ends.
-fn obey(control: impl BufRead, group: Pid) {
-    for line in control.lines() {
-        match line {
-            Ok(wish) if wish == TERM.trim_end() => {
-                let _gone = kill_process_group(group, Signal::TERM);
-            }
-            Ok(_) => {}
-            Err(_) => break,
+/// A guard that is itself asked to end (`killall tunesmith`) asks the programs instead: it
+/// goes when the command has gone.
+fn pass_signals_on(groups: Arc<Groups>) {
+    // Without handlers a signal would end the guard alone; nothing else depends on them.
+    let Ok(mut signals) = Signals::new([SIGTERM, SIGINT, SIGHUP]) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            groups.signal_all(Signal::TERM);
         }
-    }
-    // Ends the guard as well.
-    let _gone = kill_process_group(group, Signal::KILL);
+    });
 }

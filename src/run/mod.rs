@@ -4,13 +4,16 @@
 //! moment leaves a whole store; children never outlive the command. Everything that
 //! happens is told as events. Must not know: who listens, how anything is drawn.
 
+mod accept;
 mod backoff;
 mod checkpoints;
 mod claims;
+mod collect;
 mod executor;
 mod finish;
 mod gates;
 mod guard;
+mod guarded;
 mod job;
 mod journal;
 mod lines;
@@ -26,6 +29,7 @@ mod scheduler;
 mod settle;
 mod shell;
 mod watch;
+mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -36,11 +40,25 @@ use crate::graph::Graph;
 use crate::plan::{self, Planner};
 use scheduler::Scheduler;
 
+pub use accept::{AcceptError, Accepted, accept};
+pub use collect::{Needs, bounds, dropped};
 pub use guard::{GUARD, guard};
 pub use journal::{journal, journals};
 pub use log::{kept_log, log_path};
-pub use project::{OpenError, Project, home};
+pub use project::{OpenError, Project, home, open_store};
 pub use watch::{Halt, watch};
+
+/// The folder of run-time state beside a pipeline file.
+pub(crate) const HOME: &str = ".tunesmith";
+
+/// What records say made them.
+const PROGRAM: &str = concat!("tunesmith ", env!("CARGO_PKG_VERSION"));
+
+/// This machine's name.
+fn host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
 
 /// How to run.
 #[derive(Clone, Debug, Default)]

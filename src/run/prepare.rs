@@ -85,7 +85,7 @@ fn builtin(
         inputs.insert(port.clone(), paths);
     }
     let output = folder(&scratch.path().join("output"))?;
-    let home = job.store.home();
+    let base = job.store.base();
     let request = WorkerRequest {
         program: env!("CARGO_PKG_VERSION").to_owned(),
         kind: stage.kind().to_owned(),
@@ -94,7 +94,7 @@ fn builtin(
         inputs,
         output: output.clone(),
         checkpoint: folder(&checkpoints::folder_of(job))?,
-        keep: folder(&home.join("kept").join(stage.kind()))?,
+        keep: folder(&base.join("kept").join(stage.kind()))?,
         seed: job.spec().seed,
         threads: job.threads,
         pin: job.pin.clone(),

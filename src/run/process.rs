@@ -2,19 +2,15 @@
 //! asked for or forced.
 //!
 //! Promises: returns only when the program and everything it started in its process group
-//! are gone, also when somebody kills the guard alone. Must not know: stages, stores, what the lines mean.
+//! are gone. Must not know: stages, stores, what the lines mean.
 
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncWriteExt;
-use tokio::process::{ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::guard::{GUARD, TERM};
+use super::guarded::Guarded;
 use super::lines::Lines;
 
 /// How long a program may take to end after it was asked to because the run is cancelled:
@@ -72,37 +68,18 @@ pub(crate) struct Program {
     pub(crate) limit: Option<Duration>,
 }
 
-/// Starts the program under guard. When the handle is dropped its pipe ends, and with it
-/// everything the guard watches.
-fn start(program: &Program) -> std::io::Result<tokio::process::Child> {
-    Command::new(std::env::current_exe()?)
-        .arg(GUARD)
-        .arg("--")
-        .args(&program.line)
-        .current_dir(&program.folder)
-        .env_clear()
-        .envs(program.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-}
-
 /// Runs the program to its end; `told` hears every line.
 pub(crate) async fn supervise(
     program: &Program,
     mut stop: watch::Receiver<Stop>,
     mut told: impl FnMut(Channel, String),
 ) -> std::io::Result<Ended> {
-    let mut child = start(program)?;
-    let group = child.id();
-    let mut out = Lines::new(child.stdout.take().expect("stdout is piped"));
-    let mut err = Lines::new(child.stderr.take().expect("stderr is piped"));
-    let mut leash = Leash::new(child.stdin.take().expect("stdin is piped"), program.limit);
-    leash.send(&first_line(&program.input)).await;
+    let (mut guarded, pipes) = Guarded::start(program)?;
+    let mut out = Lines::new(pipes.out);
+    let mut err = Lines::new(pipes.err);
+    let mut leash = Leash::new(program.limit);
     let wish = *stop.borrow_and_update();
-    leash.obey(wish).await;
+    leash.obey(wish, &guarded);
 
     let mut status = None;
     while status.is_none() || !(out.ended() && err.ended()) {
@@ -115,19 +92,17 @@ pub(crate) async fn supervise(
                 read?;
                 while let Some(line) = err.take() { told(Channel::Err, line); }
             }
-            ended = child.wait(), if status.is_none() => {
-                let ended = ended?;
-                avenge(group, ended);
-                status = Some(ended);
+            ended = guarded.wait(), if status.is_none() => {
+                status = Some(ended?);
                 leash.next = Some(Instant::now() + DRAIN);
             }
             changed = stop.changed(), if status.is_none() => {
                 let wish = if changed.is_ok() { *stop.borrow_and_update() } else { Stop::Now };
-                leash.obey(wish).await;
+                leash.obey(wish, &guarded);
             }
             () = sleep_until(leash.next.unwrap_or_else(far_away)), if leash.next.is_some() => {
                 if status.is_some() { break; }
-                leash.time_is_up().await;
+                leash.time_is_up(&guarded);
             }
         }
     }
@@ -135,73 +110,49 @@ pub(crate) async fn supervise(
     Ok(leash.because.unwrap_or(Ended::Exit(status)))
 }
 
-/// A guard that was killed took nobody with it: ends what it watched. The group keeps its
-/// number as long as anybody is in it.
-fn avenge(group: Option<u32>, ended: ExitStatus) {
-    let group = group.and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    if let (Some(group), Some(_)) = (group, ended.signal()) {
-        // ESRCH says that nobody is left, which is what is wanted.
-        let _nobody = kill_process_group(group, Signal::KILL);
-    }
-}
-
 fn far_away() -> Instant {
     Instant::now() + Duration::from_hours(24)
 }
 
-fn first_line(input: &str) -> String {
-    format!("{}\n", serde_json::Value::from(input))
-}
-
-/// The guard's pipe and the next moment at which something is due.
+/// Why the program is to end, and the next moment at which something is due.
 struct Leash {
-    pipe: Option<ChildStdin>,
     limit: Option<Duration>,
     next: Option<Instant>,
     because: Option<Ended>,
 }
 
 impl Leash {
-    fn new(pipe: ChildStdin, limit: Option<Duration>) -> Self {
+    fn new(limit: Option<Duration>) -> Self {
         Self {
-            pipe: Some(pipe),
             limit,
             next: limit.map(|limit| Instant::now() + limit),
             because: None,
         }
     }
 
-    /// Writes to the guard; one that is gone is told by its exit status instead.
-    async fn send(&mut self, text: &str) {
-        if let Some(pipe) = &mut self.pipe {
-            let _gone = pipe.write_all(text.as_bytes()).await;
-            let _gone = pipe.flush().await;
-        }
-    }
-
-    async fn obey(&mut self, wish: Stop) {
+    fn obey(&mut self, wish: Stop, guarded: &Guarded) {
         match wish {
             Stop::No => {}
-            Stop::Ask => self.ask(Ended::Cancelled, LAST_WORDS).await,
+            Stop::Ask => self.ask(guarded, Ended::Cancelled, LAST_WORDS),
             Stop::Now => {
                 self.because.get_or_insert(Ended::Cancelled);
-                self.pipe = None;
+                guarded.kill();
             }
         }
     }
 
-    async fn ask(&mut self, because: Ended, patience: Duration) {
+    fn ask(&mut self, guarded: &Guarded, because: Ended, patience: Duration) {
         self.because.get_or_insert(because);
-        self.send(TERM).await;
+        guarded.term();
         self.next = Some(Instant::now() + patience);
     }
 
     /// The limit was reached, or the patience after it.
-    async fn time_is_up(&mut self) {
+    fn time_is_up(&mut self, guarded: &Guarded) {
         if let (None, Some(limit)) = (self.because, self.limit) {
-            self.ask(Ended::TimedOut(limit), TIME_UP).await;
+            self.ask(guarded, Ended::TimedOut(limit), TIME_UP);
         } else {
-            self.pipe = None;
+            guarded.kill();
             self.next = None;
         }
     }

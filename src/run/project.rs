@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::Store;
+use cache::{Opening, Store, Witness};
 
-use crate::config::{Faults, Overrides, Pipeline};
+use crate::config::{Faults, Overrides, Pipeline, StoreSpec};
 use crate::graph::{self, Graph};
 use crate::lock::{self, Lock};
 
@@ -19,6 +19,8 @@ pub struct Project {
     pub lock: Lock,
     /// The store.
     pub store: Arc<Store>,
+    /// What is said about the store: by the environment, the pipeline, the user.
+    pub spec: StoreSpec,
 }
 
 /// Why a project cannot be opened.
@@ -34,20 +36,55 @@ pub enum OpenError {
 
 /// The folder of run-time state beside a pipeline file.
 pub fn home(pipeline: &Pipeline) -> PathBuf {
-    pipeline.root.join(".tunesmith")
+    pipeline.root.join(super::HOME)
+}
+
+/// The variable that names a shared store.
+const STORE: &str = "TUNESMITH_STORE";
+
+/// The pipeline's store, and what is said about it. A checkout that shares its store registers
+/// there, so that nothing it needs is collected.
+pub fn open_store(
+    pipeline: &Pipeline,
+    witness: Option<Arc<dyn Witness>>,
+) -> Result<(Store, StoreSpec), OpenError> {
+    let env = |name: &str| std::env::var(name).ok();
+    let mut spec = pipeline.store.clone().or(StoreSpec::of_user(&env)?);
+    if let Some(path) = env(STORE).filter(|path| !path.is_empty()) {
+        spec.path = Some(path.into());
+    }
+    let opening = Opening {
+        shared: spec.path.clone(),
+        witness,
+    };
+    let store = Store::open_with(&home(pipeline), opening)?;
+    if store.base() != store.home() {
+        store.register(&super::collect::checkout(pipeline))?;
+    }
+    Ok((store, spec))
 }
 
 impl Project {
     /// Opens the project of `file`.
     pub fn open(file: &Path, overrides: &Overrides) -> Result<Self, OpenError> {
+        Self::open_watched(file, overrides, None)
+    }
+
+    /// [`Project::open`] with somebody standing in the store's door to the disk.
+    pub fn open_watched(
+        file: &Path,
+        overrides: &Overrides,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<Self, OpenError> {
         let (pipeline, graph) = graph::open(file, overrides, stages::registry::all())?;
         let lock = Lock::load(&pipeline.root.join(lock::FILE_NAME))?;
-        let store = Store::open(&home(&pipeline))?;
+        let (store, spec) = open_store(&pipeline, witness)?;
         Ok(Self {
             pipeline: Arc::new(pipeline),
             graph,
             lock,
             store: Arc::new(store),
+            spec,
         })
     }
 

@@ -112,6 +112,8 @@ pub(super) struct Running {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub(super) ran: usize,
+    /// Bytes of new results.
+    pub(super) bytes: u64,
     pub(super) fresh: usize,
     pub(super) failed: bool,
     pub(super) gate: bool,
@@ -183,6 +185,7 @@ impl<'a> Scheduler<'a> {
         // What was settled is worth locking, whatever came after.
         self.write_lock();
         ended?;
+        self.collect();
         self.tidy();
         let verdict = self.finish();
         Ok((verdict, self.locked))

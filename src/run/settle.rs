@@ -23,6 +23,9 @@ impl Scheduler<'_> {
     pub(super) fn fresh(&mut self, stage: usize, record: &Record, restored: bool) {
         let outcome = outcome(record);
         self.tally.fresh += 1;
+        if restored {
+            self.project.store.used(record);
+        }
         self.say(Event::StageFresh {
             stage: self.id(stage),
             metrics: outcome.metrics.clone(),
@@ -156,6 +159,7 @@ impl Scheduler<'_> {
             .map(|(name, tree)| (name.clone(), tree.digest()))
             .collect();
         self.tally.ran += 1;
+        self.tally.bytes += record.outputs.values().map(cache::Tree::size).sum::<u64>();
         self.say(Event::StageDone {
             stage: self.id(stage),
             millis: record.made.millis,

@@ -57,7 +57,7 @@ fn checkpoints_stay_after_success_when_asked() {
     project.ok(&[]);
     assert_eq!(project.files(".tunesmith/checkpoints").len(), 10);
     // Bounded all the same: a run that did something drops what is too much.
-    project.edit("pipeline.yaml", "keep: true", "size: 0.001kB");
+    project.edit("pipeline.yaml", "keep: true", "max_size: 0.001kB");
     project.write("fat", "");
     let folder = std::fs::read_dir(project.at(".tunesmith/checkpoints"));
     let folder = folder.expect("a folder").flatten().next().expect("a key").path();

@@ -22,7 +22,7 @@ profiles:
     sources: [raw, more, ./data/rows.jsonl]
 default: model
 pools: { gpu: 2, license: 3, memory: 64GiB }
-checkpoints: { age: 2d, size: 1.5GiB, keep: true }
+checkpoints: { max_age: 2d, max_size: 1.5GiB, keep: true }
 x-limits: &limits
   retries: 2
   timeout: 1h30m
