@@ -42,6 +42,12 @@ pub enum Event {
         /// Whether it was brought back from the store (its key changed back) rather than
         /// being the last run's result.
         restored: bool,
+        /// Milliseconds it took when it was made.
+        #[serde(default)]
+        made_millis: u64,
+        /// When its making began, RFC 3339.
+        #[serde(default)]
+        made_at: String,
     },
     /// A stage began.
     StageStarted {
@@ -53,6 +59,28 @@ pub enum Event {
         log: PathBuf,
         /// The try, from 1.
         attempt: u32,
+        /// What it holds of each pool: slots, or bytes of `memory` and `disk`.
+        #[serde(default)]
+        holds: BTreeMap<String, u64>,
+        /// The GPUs it was given, as `CUDA_VISIBLE_DEVICES` names them.
+        #[serde(default)]
+        devices: Vec<String>,
+        /// Milliseconds between being ready to run and this try.
+        #[serde(default)]
+        waited: u64,
+    },
+    /// A stage's result is being made by another process, which is waited for.
+    StageWaiting {
+        /// Stage id.
+        stage: String,
+        /// Process id of the holder of the key's lock.
+        pid: u32,
+        /// Its host.
+        host: String,
+        /// When it took the lock, RFC 3339; empty if it did not say.
+        since: String,
+        /// Its command line; empty if it did not say.
+        command: String,
     },
     /// A running stage says something.
     Stage {
@@ -86,6 +114,9 @@ pub enum Event {
         log: PathBuf,
         /// Whether it will be tried again.
         again: bool,
+        /// Milliseconds until the next try.
+        #[serde(default)]
+        pause: u64,
     },
     /// A stage was not run because something above it failed or the run was cancelled.
     StageSkipped {
@@ -119,9 +150,22 @@ pub enum Event {
         /// The sentence.
         text: String,
     },
+    /// `run --watch`: files that the run reads, or the pipeline file, changed meanwhile.
+    InputsChanged {
+        /// The files or folders.
+        paths: Vec<PathBuf>,
+        /// Running stages that are ended, for what they read is out of date.
+        ended: Vec<String>,
+    },
+    /// `run --watch`: the run is over and the next change is waited for. Follows the end of
+    /// a run and is in no journal.
+    Watching {
+        /// How many files and folders are looked at.
+        paths: usize,
+    },
     /// The run ended.
     RunFinished {
-        /// `ok`, `failed`, `gate`, `cancelled`.
+        /// `ok`, `failed`, `gate`, `locked`, `people`, `cancelled`, `superseded`.
         status: String,
         /// Milliseconds in all.
         millis: u64,
@@ -130,4 +174,174 @@ pub enum Event {
         /// Stages that were fresh or restored.
         fresh: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+    use stages::{Outcome, StageError, StageEvent};
+
+    use super::Event;
+
+    /// One of each kind, in turn: a new kind does not compile until it has its place here.
+    fn after(event: Option<&Event>) -> Option<Event> {
+        let text = String::new;
+        let Some(event) = event else {
+            return Some(Event::RunStarted {
+                pipeline: text(),
+                profile: text(),
+                stages: Vec::new(),
+            });
+        };
+        Some(match event {
+            Event::RunStarted { .. } => Event::StageFresh {
+                stage: text(),
+                metrics: BTreeMap::new(),
+                restored: true,
+                made_millis: 0,
+                made_at: text(),
+            },
+            Event::StageFresh { .. } => Event::StageStarted {
+                stage: text(),
+                reasons: Vec::new(),
+                log: PathBuf::new(),
+                attempt: 1,
+                holds: BTreeMap::new(),
+                devices: Vec::new(),
+                waited: 0,
+            },
+            Event::StageStarted { .. } => Event::StageWaiting {
+                stage: text(),
+                pid: 0,
+                host: text(),
+                since: text(),
+                command: text(),
+            },
+            Event::StageWaiting { .. } => Event::Stage {
+                stage: text(),
+                said: StageEvent::Log { text: text() },
+            },
+            Event::Stage { .. } => Event::StageDone {
+                stage: text(),
+                millis: 0,
+                outcome: Outcome::default(),
+                unchanged: false,
+            },
+            Event::StageDone { .. } => Event::StageFailed {
+                stage: text(),
+                error: StageError::new("a::b", "c", "d"),
+                place: text(),
+                millis: 0,
+                log: PathBuf::new(),
+                again: false,
+                pause: 0,
+            },
+            Event::StageFailed { .. } => Event::StageSkipped {
+                stage: text(),
+                because: text(),
+            },
+            Event::StageSkipped { .. } => Event::StageReady { stage: text() },
+            Event::StageReady { .. } => Event::Gate {
+                stage: text(),
+                metric: text(),
+                value: None,
+                wanted: text(),
+                passed: true,
+            },
+            Event::Gate { .. } => Event::Notice {
+                code: text(),
+                text: text(),
+            },
+            Event::Notice { .. } => Event::InputsChanged {
+                paths: Vec::new(),
+                ended: Vec::new(),
+            },
+            Event::InputsChanged { .. } => Event::Watching { paths: 0 },
+            Event::Watching { .. } => Event::RunFinished {
+                status: text(),
+                millis: 0,
+                ran: 0,
+                fresh: 0,
+            },
+            Event::RunFinished { .. } => return None,
+        })
+    }
+
+    fn after_said(said: Option<&StageEvent>) -> Option<StageEvent> {
+        let text = String::new;
+        let Some(said) = said else {
+            return Some(StageEvent::Log { text: text() });
+        };
+        Some(match said {
+            StageEvent::Log { .. } => StageEvent::Progress {
+                done: 0,
+                total: None,
+                unit: text(),
+                what: text(),
+            },
+            StageEvent::Progress { .. } => StageEvent::Metric {
+                name: text(),
+                step: None,
+                value: 0.0,
+            },
+            StageEvent::Metric { .. } => StageEvent::Warning {
+                code: text(),
+                text: text(),
+            },
+            StageEvent::Warning { .. } => StageEvent::Sample {
+                prompt: text(),
+                answer: text(),
+            },
+            StageEvent::Sample { .. } => return None,
+        })
+    }
+
+    type Kinds = BTreeMap<String, BTreeSet<String>>;
+
+    /// Heading and field names of one kind.
+    fn kind(value: &Value, tag: &str, before: &str) -> (String, BTreeSet<String>) {
+        let name = value[tag].as_str().expect("a tag");
+        let fields = value.as_object().expect("an object").keys();
+        let fields = fields.filter(|field| *field != tag).cloned();
+        (format!("{before}{name}"), fields.collect())
+    }
+
+    fn written() -> Kinds {
+        let mut kinds = Kinds::new();
+        let mut event = after(None);
+        while let Some(now) = event {
+            let value = serde_json::to_value(&now).expect("plain data");
+            kinds.extend([kind(&value, "type", "")]);
+            event = after(Some(&now));
+        }
+        let mut said = after_said(None);
+        while let Some(now) = said {
+            let value = serde_json::to_value(&now).expect("plain data");
+            kinds.extend([kind(&value, "event", "said: ")]);
+            said = after_said(Some(&now));
+        }
+        kinds
+    }
+
+    /// Headings of the page with the fields of their tables.
+    fn documented() -> Kinds {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/events.md");
+        let page = std::fs::read_to_string(page).expect("the page is there");
+        let sections = page.split("\n### ").skip(1);
+        let section = |section: &str| {
+            let name = section.lines().next().unwrap_or_default().to_owned();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+            let fields = rows.filter_map(|row| Some(row.split_once('`')?.0.to_owned()));
+            (name, fields.collect())
+        };
+        sections.map(section).collect()
+    }
+
+    #[test]
+    fn every_event_and_every_field_is_documented() {
+        assert_eq!(documented(), written());
+    }
 }

@@ -139,6 +139,14 @@ impl Lock {
         self.accepted.extend(newer.accepted.clone());
     }
 
+    /// The sources alone.
+    pub fn pins(&self) -> Self {
+        Self {
+            sources: self.sources.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Whether every entry of `part` stands here with the same value: then there is nothing to
     /// write.
     pub fn contains(&self, part: &Self) -> bool {

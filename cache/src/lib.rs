@@ -46,7 +46,7 @@ pub use disk::{Change, Witness};
 pub use error::Error;
 pub use key::{Difference as PartDifference, KeyParts};
 pub use lock::{Holder, KeyLock};
-pub use record::{Lack, LackCause, Made, Record};
+pub use record::{Lack, LackCause, Log, Made, Record};
 pub use roots::Root;
 pub use session::Scratch;
 pub use store::{Kept, OUTSIDE_ABOVE, Opening, Store, Taken};

@@ -7,6 +7,10 @@ use std::fs::{self, File, TryLockError};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::error::Error;
@@ -20,13 +24,47 @@ pub struct KeyLock {
     disk: Disk,
 }
 
-/// Who holds a lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The longest command line that a lock file tells, in characters.
+const LONGEST_COMMAND: usize = 200;
+
+/// Who holds a lock: what the lock file says, one JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Process id.
     pub pid: u32,
     /// Host name.
     pub host: String,
+    /// When it took the lock, seconds since 1970.
+    pub since: u64,
+    /// Its command line.
+    pub command: String,
+}
+
+impl Holder {
+    /// This process, from now on.
+    fn this() -> Self {
+        static COMMAND: OnceLock<String> = OnceLock::new();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            pid: std::process::id(),
+            host: host(),
+            since: now.map_or(0, |since| since.as_secs()),
+            command: COMMAND.get_or_init(command).clone(),
+        }
+    }
+}
+
+/// `tunesmith run train`: the program without its folder.
+fn command() -> String {
+    let words = std::env::args_os().enumerate().map(|(at, word)| {
+        let word = word.to_string_lossy().into_owned();
+        match at {
+            0 => word.rsplit('/').next().unwrap_or_default().to_owned(),
+            _ => word,
+        }
+    });
+    let line = words.collect::<Vec<_>>().join(" ");
+    line.chars().take(LONGEST_COMMAND).collect()
 }
 
 impl KeyLock {
@@ -46,7 +84,7 @@ impl KeyLock {
             if !stands_at(&file, path) {
                 continue;
             }
-            let holder = format!("{} {}\n", std::process::id(), host());
+            let holder = serde_json::to_string(&Holder::this()).expect("a holder is plain data");
             // Only people read it: a full disk is no reason to refuse the lock.
             let _ = disk.rewrite(&file, path, holder.as_bytes());
             return Ok(Some(Self {
@@ -61,11 +99,7 @@ impl KeyLock {
     pub(crate) fn holder(path: &Path) -> Option<Holder> {
         let mut text = String::new();
         File::open(path).ok()?.read_to_string(&mut text).ok()?;
-        let (pid, host) = text.trim_end().split_once(' ')?;
-        Some(Holder {
-            pid: pid.parse().ok()?,
-            host: host.to_owned(),
-        })
+        serde_json::from_str(&text).ok()
     }
 }
 
@@ -99,15 +133,13 @@ mod tests {
     fn a_second_taker_is_told_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let held = KeyLock::acquire(&path, false, &Disk::default())
-            .unwrap()
-            .unwrap();
-        assert!(
-            KeyLock::acquire(&path, false, &Disk::default())
-                .unwrap()
-                .is_none()
-        );
-        assert_eq!(KeyLock::holder(&path).unwrap().pid, std::process::id());
+        let disk = Disk::default();
+        let held = KeyLock::acquire(&path, false, &disk).unwrap().unwrap();
+        assert!(KeyLock::acquire(&path, false, &disk).unwrap().is_none());
+        let holder = KeyLock::holder(&path).unwrap();
+        assert_eq!(holder, Holder { since: holder.since, ..Holder::this() });
+        assert_eq!(holder.pid, std::process::id());
+        assert!(holder.since > 1_700_000_000 && !holder.command.is_empty());
         drop(held);
         assert!(!path.exists());
         assert!(

@@ -46,6 +46,19 @@ pub struct Made {
     /// made them. Such a result stays where it is: it is never given to others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accepted: bool,
+    /// What the stage wrote while it ran, secrets masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
+}
+
+/// The log of a stage, as kept with its result. Losing it costs no result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Log {
+    /// A short one.
+    Text(String),
+    /// A long one: a file in the store.
+    Stored(Tree),
 }
 
 /// Something that a record names and the store has not.
@@ -78,6 +91,16 @@ impl Record {
             parts.push(name, tree.digest().hex());
         }
         parts.digest()
+    }
+
+    /// Everything in the store that the record names: its outputs, and its log if that is a
+    /// file there. What must not be collected while the record stays.
+    pub fn trees(&self) -> impl Iterator<Item = &Tree> {
+        let log = match &self.made.log {
+            Some(Log::Stored(tree)) => Some(tree),
+            _ => None,
+        };
+        self.outputs.values().chain(log)
     }
 
     /// Whether the key is that of the parts.

@@ -189,7 +189,7 @@ impl Store {
 
 /// The blobs that a record names, each once.
 pub(crate) fn blobs_of(record: &Record) -> BTreeSet<Digest> {
-    let files = record.outputs.values().flat_map(Tree::files);
+    let files = record.trees().flat_map(Tree::files);
     files.map(|(_, _, digest, _)| digest).collect()
 }
 

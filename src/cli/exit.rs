@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::config::{Fault, Faults};
 use crate::plan::PlanError;
 use crate::report::{faults, screen};
-use crate::run::{OpenError, RunError, Verdict};
+use crate::run::{Halt, OpenError, RunError, Verdict};
 
 /// Exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl From<Verdict> for Exit {
             Verdict::Gate => Self::Gate,
             Verdict::Locked => Self::Locked,
             Verdict::People => Self::People,
-            Verdict::Cancelled => Self::Cancelled,
+            Verdict::Cancelled | Verdict::Superseded => Self::Cancelled,
         }
     }
 }
@@ -109,6 +109,15 @@ impl From<OpenError> for Trouble {
         match error {
             OpenError::Faults(found) => found.into(),
             OpenError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<Halt> for Trouble {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Open(error) => error.into(),
+            Halt::Run(error) => error.into(),
         }
     }
 }

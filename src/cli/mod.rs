@@ -15,6 +15,7 @@ mod open;
 mod plan;
 mod run;
 mod schema;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -78,6 +79,8 @@ enum Command {
     Init(init::InitArgs),
     /// Show a stage's log
     Log(log::LogArgs),
+    /// Draw when each stage of a run ran, for chrome://tracing or Perfetto
+    Trace(trace::TraceArgs),
     /// Take what lies in out/ as a stage's result, after a change known to be harmless
     Accept(accept::AcceptArgs),
     /// Look after the store
@@ -91,13 +94,13 @@ enum Command {
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 13] = [
-    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "accept", "cache",
-    "schema", GUARD, "help",
+const WORDS: [&str; 14] = [
+    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "trace", "accept",
+    "cache", "schema", GUARD, "help",
 ];
 
 /// Options that take the next word as their value.
-const VALUED: [&str; 7] = [
+const VALUED: [&str; 9] = [
     "-C",
     "--directory",
     "--profile",
@@ -105,6 +108,8 @@ const VALUED: [&str; 7] = [
     "--force",
     "-j",
     "--jobs",
+    "--pool",
+    "--trace",
 ];
 
 /// The whole command.
@@ -134,6 +139,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Check(args) => check::check(&common, &args),
         Command::Init(args) => init::init(&common, &args),
         Command::Log(args) => log::log(&common, &args),
+        Command::Trace(args) => trace::trace(&common, &args),
         Command::Accept(args) => accept::accept(&common, &args),
         Command::Cache(args) => cache::cache(&common, &args),
         Command::Schema => Ok(schema::schema()),

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
-use crate::report::{Json, Listener, Live, Plain, Setting, shown_path};
-use crate::run::{Options, run as run_project};
+use crate::config::{Pipeline, Pools, resources};
+use crate::event::{Envelope, Event};
+use crate::report::{Json, Listener, Live, Plain, Setting, Trace, shown_path};
+use crate::run::{self, Halt, Options, Project};
 
 #[derive(Args, Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are booleans")]
@@ -34,6 +37,15 @@ pub(super) struct RunArgs {
     /// Slots for processor work, and threads for each stage [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
+    /// Size of a pool, over the file's and the machine's: gpu=2, memory=16GiB (repeatable)
+    #[arg(long = "pool", value_name = "NAME=SIZE")]
+    pools: Vec<String>,
+    /// Run again whenever something that is read changes; writes no lock, nothing acts outside
+    #[arg(long, conflicts_with_all = ["force", "locked"])]
+    watch: bool,
+    /// Write when each stage ran to this file, for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Tell everything as JSON lines on standard output
     #[arg(long)]
     json: bool,
@@ -44,6 +56,14 @@ pub(super) struct RunArgs {
 
 /// `tunesmith deploy`: `run` with the stages that act outside.
 pub(super) fn deploy(common: &Common, mut args: RunArgs) -> Result<Exit, Trouble> {
+    if args.watch {
+        return Err(Trouble::new(
+            Exit::Config,
+            "deploy::watch",
+            "a watch lets nothing act outside",
+            "watch with `tunesmith run --watch`, then deploy once",
+        ));
+    }
     if args.stages.is_empty() {
         let (pipeline, _) = common.pipeline()?;
         let outside = pipeline.stages.iter();
@@ -71,19 +91,87 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
         recompute: args.recompute,
         frozen: args.frozen,
         jobs: args.jobs.map(usize::from),
-        write_lock: common.sets.is_empty() && !args.locked && !args.frozen,
+        pools: pools(&args.pools, &project.pipeline)?,
+        inside_only: args.watch,
+        write_lock: common.sets.is_empty() && !args.locked && !args.frozen && !args.watch,
     };
     let setting = Setting {
         results: shown_path(&project.results()),
         verbose: args.verbose,
     };
-    let mut listener: Box<dyn Listener> = if args.json {
+    let mut trace = Trace::default();
+    let mut listener = listener(args, &setting);
+    let mut tell = |told: &Envelope| {
+        if let Event::RunStarted { .. } = told.event {
+            // A watch has many runs.
+            listener = self::listener(args, &setting);
+            trace = Trace::default();
+        }
+        if args.trace.is_some() {
+            trace.hear(told);
+        }
+        listener.hear(told);
+    };
+    let verdict = if args.watch {
+        let file = project.pipeline.file.clone();
+        drop(project);
+        let reopen = (file.clone(), common.overrides());
+        let reopen = move || Project::open(&reopen.0, &reopen.1);
+        let mut complain = |halt: Halt| {
+            let _goes_on = Trouble::from(halt).tell();
+        };
+        run::watch(&file, reopen, &options, &mut tell, &mut complain)?
+    } else {
+        run::run(&project, &options, &mut tell)?
+    };
+    if let Some(file) = &args.trace {
+        super::trace::write(&trace, file)?;
+    }
+    Ok(verdict.into())
+}
+
+fn listener(args: &RunArgs, setting: &Setting) -> Box<dyn Listener> {
+    if args.json {
         Box::new(Json::new(std::io::stdout()))
     } else if std::io::stdout().is_terminal() && !args.verbose {
-        Box::new(Live::new(setting))
+        Box::new(Live::new(setting.clone()))
     } else {
-        Box::new(Plain::new(std::io::stdout(), setting))
-    };
-    let verdict = run_project(&project, &options, &mut |told| listener.hear(told))?;
-    Ok(verdict.into())
+        Box::new(Plain::new(std::io::stdout(), setting.clone()))
+    }
+}
+
+/// `--pool gpu=2 --pool memory=16GiB`
+fn pools(given: &[String], pipeline: &Pipeline) -> Result<Pools, Trouble> {
+    let mut pools = Pools::new();
+    for text in given {
+        let (name, size) = text.split_once('=').unwrap_or((text, ""));
+        let own = resources::POOLS.iter().map(|(name, _)| *name);
+        let mut known = own
+            .chain(resources::SIZES)
+            .chain(pipeline.pools.keys().map(String::as_str));
+        if !known.any(|known| known == name) {
+            return Err(Trouble::new(
+                Exit::Config,
+                "pool::unknown",
+                format!("there is no pool `{name}`"),
+                &format!("declare it in the file: `pools: {{ {name}: 1 }}`"),
+            ));
+        }
+        let size = if resources::is_size(name) {
+            resources::size(size)
+        } else {
+            let most = resources::MOST_SLOTS;
+            size.parse().ok().filter(|size| *size <= most)
+        };
+        let Some(size) = size else {
+            return Err(Trouble::new(
+                Exit::Config,
+                "pool::size",
+                format!("`--pool {text}` gives no size"),
+                "write `--pool gpu=2` or `--pool memory=16GiB`",
+            ));
+        };
+        pools.insert(name.to_owned(), size);
+    }
+    Ok(pools)
 }

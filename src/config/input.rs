@@ -14,6 +14,7 @@ use super::action;
 use super::fault::Fault;
 use super::node::{Entry, Kind, Node};
 use super::pipeline::{InputSpec, Reference, Span};
+use super::resources::Pools;
 use super::template::Scope;
 use super::{section, suggest};
 
@@ -25,6 +26,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) known: BTreeMap<&'a str, Known<'a>>,
     /// The chosen profile.
     pub(crate) profile: &'a str,
+    /// Pools that the file declares.
+    pub(crate) pools: &'a Pools,
     /// Paths that were seen to exist: many stages name the same ones.
     pub(crate) present: RefCell<BTreeSet<PathBuf>>,
 }

@@ -1,54 +1,14 @@
-//! What bounds a stage and judges it: resources, retries, time-out, gates. In no key.
+//! What bounds a stage and judges it: retries, time-out, gates. In no key.
 
 use std::time::Duration;
 
 use serde_json::Value;
-use stages::Pool;
 
 use super::fault::Fault;
 use super::node::{Entry, Node};
-use super::pipeline::{Gate, Limits, Resources};
+use super::pipeline::{Gate, Limits};
 use super::template::Scope;
-use super::{Span, section};
-
-/// The pools by name.
-pub(crate) const POOLS: [(&str, Pool); 3] =
-    [("cpu", Pool::Cpu), ("gpu", Pool::Gpu), ("net", Pool::Net)];
-
-/// Stands for every slot of a pool; the scheduler takes what the machine has.
-pub(crate) const WHOLE_POOL: usize = usize::MAX;
-
-/// `resources: {gpu: 1}`; `own`, what the stage itself asks for, where nothing is written.
-pub(crate) fn resources(
-    entry: Option<&Entry>,
-    own: Resources,
-    scope: &Scope<'_>,
-    faults: &mut Vec<Fault>,
-) -> Resources {
-    let mut found = own;
-    let Some(entry) = entry else { return found };
-    let entries = section::map(&entry.value, "resources", faults);
-    section::only(entries, &POOLS.map(|(name, _)| name), "`resources`", faults);
-    let mut written: Option<&Span> = None;
-    for (name, pool) in POOLS {
-        let Some(entry) = section::get(entries, name) else {
-            continue;
-        };
-        if let Some(first) = written {
-            let message = "a stage takes slots of one pool";
-            let fault = Fault::at(&entry.key_span, "config::resources", message);
-            faults.push(fault.also(first, "first here").mend("keep the scarcer one"));
-        }
-        written = Some(&entry.key_span);
-        if let Some(slots) = whole(&entry.value, name, (1, 4096), scope, faults) {
-            found = Resources {
-                pool,
-                slots: slots as usize,
-            };
-        }
-    }
-    found
-}
+use super::section;
 
 /// `retries: 2`, `timeout: 10m`.
 pub(crate) fn limits(entries: &[Entry], scope: &Scope<'_>, faults: &mut Vec<Fault>) -> Limits {

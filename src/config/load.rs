@@ -1,24 +1,24 @@
 //! From a file to a checked pipeline, or every fault in it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use stages::{Pool, Stage};
+use stages::Stage;
 
 use super::fault::{Fault, Faults};
 use super::input::Surroundings;
-use super::limits::{self, POOLS};
+use super::limits;
 use super::node::{Entry, Node};
 use super::params::{self, Chosen, Overrides};
 use super::pipeline::{Pipeline, StageSpec};
+use super::resources::{self, Pools};
 use super::secret::{self, Secrets};
 use super::stage::{self, Draft};
 use super::template::Scope;
-use super::{parse, section, store, suggest};
+use super::{checkpoints, parse, section, store, suggest};
 
 /// Keys of the file.
-pub(crate) const KEYS: [&str; 9] = [
+pub(crate) const KEYS: [&str; 10] = [
     "name",
     "seed",
     "params",
@@ -26,6 +26,7 @@ pub(crate) const KEYS: [&str; 9] = [
     "default_profile",
     "default",
     "pools",
+    "checkpoints",
     "store",
     "stages",
 ];
@@ -148,12 +149,22 @@ pub(crate) fn load_text(
         .and_then(|entry| limits::whole(&entry.value, "seed", (0, u64::MAX), &scope, &mut faults))
         .unwrap_or(0);
     let name = name(root, &tree, &mut faults);
-    let pools = pools(root, &scope, &mut faults);
+    let pools = resources::pools(root, &scope, &mut faults);
+    let checkpoints = checkpoints::checkpoints(root, &scope, &mut faults);
     let user = env("HOME");
     let store = section::get(root, "store");
     let store = store::store(store, &folder, user.as_deref(), &mut faults);
-    let (stages, default) = stages(root, &folder, seed, registry, &chosen, &scope, &mut faults);
-    too_many_slots(&stages, &pools, &mut faults);
+    let (stages, default) = stages(
+        root,
+        &folder,
+        seed,
+        registry,
+        &chosen,
+        &pools,
+        &scope,
+        &mut faults,
+    );
+    resources::too_large(&stages, &pools, &mut faults);
     let pipeline = Pipeline {
         name,
         root: folder,
@@ -163,6 +174,7 @@ pub(crate) fn load_text(
         params: chosen.params.clone(),
         seed,
         pools,
+        checkpoints,
         store,
         default,
         stages,
@@ -211,39 +223,6 @@ fn name(root: &[Entry], tree: &Node, faults: &mut Vec<Fault>) -> String {
     }
 }
 
-fn pools(root: &[Entry], scope: &Scope<'_>, faults: &mut Vec<Fault>) -> BTreeMap<Pool, usize> {
-    let Some(entry) = section::get(root, "pools") else {
-        return BTreeMap::new();
-    };
-    let entries = section::map(&entry.value, "pools", faults);
-    section::only(entries, &POOLS.map(|(name, _)| name), "`pools`", faults);
-    let mut found = BTreeMap::new();
-    for (name, pool) in POOLS {
-        let size = section::get(entries, name)
-            .and_then(|entry| limits::whole(&entry.value, name, (1, 4096), scope, faults));
-        found.extend(size.map(|size| (pool, size as usize)));
-    }
-    found
-}
-
-/// A stage that wants more slots than its pool has would wait for ever.
-fn too_many_slots(stages: &[StageSpec], pools: &BTreeMap<Pool, usize>, faults: &mut Vec<Fault>) {
-    for stage in stages {
-        let wanted = stage.resources;
-        if wanted.slots == limits::WHOLE_POOL {
-            continue;
-        }
-        if let Some(size) = pools.get(&wanted.pool).filter(|size| **size < wanted.slots) {
-            let message = format!(
-                "stage `{}` wants {} slots of a pool of {size}",
-                stage.id, wanted.slots
-            );
-            let fault = Fault::at(&stage.place("resources"), "config::resources", message);
-            faults.push(fault.mend("enlarge the pool under `pools`, or ask for fewer slots"));
-        }
-    }
-}
-
 /// The stages of the profile, and the targets of a plain run.
 fn stages(
     root: &[Entry],
@@ -251,6 +230,7 @@ fn stages(
     seed: u64,
     registry: &[&'static dyn Stage],
     chosen: &Chosen,
+    pools: &Pools,
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
 ) -> (Vec<StageSpec>, Option<Vec<String>>) {
@@ -277,6 +257,7 @@ fn stages(
             .map(|draft| (draft.id, draft.known()))
             .collect(),
         profile: scope.profile,
+        pools,
         present: RefCell::default(),
     };
     let found = drafts

@@ -4,6 +4,7 @@
 //! place. Must not know: the store, keys, how anything runs or is drawn.
 
 mod action;
+mod checkpoints;
 mod expression;
 mod fault;
 mod input;
@@ -13,6 +14,7 @@ mod node;
 mod params;
 mod parse;
 mod pipeline;
+pub(crate) mod resources;
 mod scalar;
 mod schema;
 mod secret;
@@ -25,12 +27,14 @@ mod template;
 pub(crate) mod tests;
 mod with;
 
+pub use checkpoints::Checkpoints;
 pub use fault::{Fault, Faults};
 pub(crate) use load::load_lenient;
 pub use load::{find, load};
 pub use params::Overrides;
 pub use pipeline::{
-    Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Resources, Span, StageSpec,
+    Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Span, StageSpec,
 };
+pub use resources::{Pools, Resources};
 pub use schema::{schema, schema_text};
 pub use store::StoreSpec;

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
-use stages::{Effect, Params, Pool, Stage};
+use stages::{Effect, Params, Stage};
+
+use super::checkpoints::Checkpoints;
+use super::resources::{Pools, Resources};
 
 use super::store::StoreSpec;
 
@@ -35,7 +38,9 @@ pub struct Pipeline {
     /// Parameters after profile and `--set`.
     pub params: BTreeMap<String, Value>,
     /// `pools:`: sizes that the file declares; the others are the machine's.
-    pub pools: BTreeMap<Pool, usize>,
+    pub pools: Pools,
+    /// `checkpoints:`: how long half-done work is kept.
+    pub checkpoints: Checkpoints,
     /// `store:`: where results are kept, and how long.
     pub store: StoreSpec,
     /// `default:`: what a plain run makes; `None` means every stage without an outside
@@ -61,7 +66,7 @@ pub struct StageSpec {
     pub env: BTreeMap<String, String>,
     /// `secrets:`: names handed through unkeyed, masked in logs.
     pub secrets: Vec<String>,
-    /// Slots it takes.
+    /// What it takes while it runs.
     pub resources: Resources,
     /// Retries and time-out.
     pub limits: Limits,
@@ -116,15 +121,6 @@ pub enum Reference {
     },
     /// A file or folder, relative to the pipeline's folder or absolute.
     Path(PathBuf),
-}
-
-/// Slots a stage takes while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resources {
-    /// The pool.
-    pub pool: Pool,
-    /// Slots of that pool.
-    pub slots: usize,
 }
 
 /// Retries and time-out, in no key.

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 use stages::{Field, FieldType, Port, Stage};
 
-use super::limits::POOLS;
+use super::resources::{MOST_SLOTS, POOLS, SIZES};
 
 /// The schema.
 pub fn schema(registry: &[&'static dyn Stage]) -> Value {
@@ -33,7 +33,17 @@ pub fn schema(registry: &[&'static dyn Stage]) -> Value {
             },
             "default_profile": text("the profile of a plain run; else the first"),
             "default": texts("what a plain run makes; else every stage without an outside effect"),
-            "pools": pools("slots of each pool on this machine", 1),
+            "pools": pools("sizes that win over the machine's; a new name makes a pool"),
+            "checkpoints": {
+                "description": "how long half-done work is kept",
+                "type": ["object", "null"],
+                "additionalProperties": false,
+                "properties": {
+                    "max_age": span("it goes when nothing in it changed for so long; 14d"),
+                    "max_size": amount("the oldest goes while all together is larger; 50GiB"),
+                    "keep": { "description": "whether it stays after success", "type": ["boolean", "string"] },
+                },
+            },
             "store": store(),
             "stages": {
                 "type": "object",
@@ -125,15 +135,9 @@ fn stage(registry: &[&'static dyn Stage]) -> Value {
                 "additionalProperties": { "type": ["string", "number", "boolean"] },
             },
             "secrets": texts("names of environment variables handed through; never keyed, masked in logs"),
-            "resources": pools("slots of one pool that the stage takes", 1),
+            "resources": pools("what the stage takes while it runs; never keyed"),
             "retries": whole("further tries after a failure that may pass by itself", 0, Some(100)),
-            "timeout": {
-                "description": "90s, 10m, 1h30m",
-                "anyOf": [
-                    { "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$" },
-                    { "$ref": "#/definitions/expression" },
-                ],
-            },
+            "timeout": span("90s, 10m, 1h30m"),
             "gates": {
                 "description": "bounds on the stage's metrics; in no key",
                 "type": ["object", "null"],
@@ -261,15 +265,36 @@ fn whole(about: &str, low: u64, high: Option<u64>) -> Value {
     json!({ "description": about, "anyOf": [own, { "$ref": "#/definitions/expression" }] })
 }
 
-fn pools(about: &str, low: u64) -> Value {
-    let slots: Map<String, Value> = POOLS
-        .iter()
-        .map(|(name, _)| ((*name).to_owned(), whole("slots", low, Some(4096))))
-        .collect();
+fn span(about: &str) -> Value {
+    json!({
+        "description": about,
+        "anyOf": [
+            { "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$" },
+            { "$ref": "#/definitions/expression" },
+        ],
+    })
+}
+
+fn amount(about: &str) -> Value {
+    json!({
+        "description": about,
+        "anyOf": [
+            { "type": "string", "pattern": "^\\s*[0-9.]+\\s*([kMGT]?B|[KMGT]iB)\\s*$" },
+            { "$ref": "#/definitions/expression" },
+        ],
+    })
+}
+
+fn pools(about: &str) -> Value {
+    let slots = POOLS.iter();
+    let slots = slots.map(|(name, _)| ((*name).to_owned(), whole("slots", 1, Some(MOST_SLOTS))));
+    let sizes = SIZES.iter();
+    let sizes = sizes.map(|name| ((*name).to_owned(), amount("a size, 8GiB")));
     json!({
         "description": about,
         "type": ["object", "null"],
-        "additionalProperties": false,
-        "properties": slots,
+        "propertyNames": { "pattern": "^[A-Za-z][A-Za-z0-9_-]*$" },
+        "properties": slots.chain(sizes).collect::<Map<String, Value>>(),
+        "additionalProperties": whole("slots of a pool of yours", 1, Some(MOST_SLOTS)),
     })
 }

@@ -9,7 +9,8 @@ use super::fault::Fault;
 use super::input::{self, Known, Surroundings};
 use super::node::{Entry, Kind, Node};
 use super::params::is_stage_name;
-use super::pipeline::{Action, Resources, Span, StageSpec};
+use super::pipeline::{Action, Span, StageSpec};
+use super::resources::{Resources, resources};
 use super::template::{Scope, written};
 use super::{action, limits, section, suggest, with};
 
@@ -211,13 +212,10 @@ impl<'a> Draft<'a> {
         };
         let action = self.action(scope, faults);
         let env = env(get("env"), scope, faults);
-        let own = Resources {
-            pool: stage.map_or(Pool::Cpu, Stage::pool),
-            slots: match stage {
-                Some(stage) if stage.whole_pool() => limits::WHOLE_POOL,
-                _ => 1,
-            },
-        };
+        let own = Resources::own(
+            stage.map_or(Pool::Cpu, Stage::pool),
+            stage.is_some_and(Stage::whole_pool),
+        );
         let seed = match get("seed") {
             Some(entry) => limits::whole(&entry.value, "seed", (0, u64::MAX), scope, faults),
             None => Some(seed),
@@ -230,7 +228,7 @@ impl<'a> Draft<'a> {
             inputs,
             secrets: secrets(get("secrets"), &env, faults),
             env,
-            resources: limits::resources(get("resources"), own, scope, faults),
+            resources: resources(get("resources"), own, around.pools, scope, faults),
             limits: limits::limits(self.entries, scope, faults),
             gates: limits::gates(get("gates"), scope, faults),
             effect: self.effect(faults),

@@ -113,7 +113,11 @@ impl Last {
             result: record.result(),
             outputs: record.outputs.clone(),
             outcome: record.outcome.clone(),
-            made: record.made.clone(),
+            // The log stays with the record: this file is read by every run.
+            made: Made {
+                log: None,
+                ..record.made.clone()
+            },
         };
         if self.entries.get(stage) == Some(&entry) {
             return Ok(());

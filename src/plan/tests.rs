@@ -490,7 +490,7 @@ fn a_preview_takes_nothing_in_and_names_who_is_waited_for() {
     assert!(matches!(told[0].1, Decision::Run { .. }));
     assert_eq!(told[1].1, Decision::Waiting { on: vec![0] });
     assert_eq!(told[2].1, Decision::Waiting { on: vec![0] });
-    assert_eq!(store.usage().unwrap().blobs, 0);
+    assert_eq!(store.usage().unwrap().blobs.count, 0);
 }
 
 #[test]

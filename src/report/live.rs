@@ -79,6 +79,7 @@ impl Listener for Live {
         match &told.event {
             Event::StageDone { stage, .. }
             | Event::StageFailed { stage, .. }
+            | Event::StageFresh { stage, .. }
             | Event::StageSkipped { stage, .. } => self.stop(stage),
             Event::RunFinished { .. } => {
                 for (_, bar) in std::mem::take(&mut self.moving) {

@@ -16,6 +16,7 @@ mod progress;
 pub mod screen;
 mod story;
 mod summary;
+mod trace;
 mod units;
 
 /// How numbers are said.
@@ -28,3 +29,4 @@ pub use listener::Listener;
 pub use live::Live;
 pub use plain::Plain;
 pub use story::{Setting, shown_path};
+pub use trace::Trace;

@@ -131,15 +131,32 @@ impl Story {
                 millis,
                 log,
                 again,
+                pause,
             } => {
                 self.running.remove(stage);
-                self.failed(stage, error, place, *millis, log, *again)
+                let pause = again.then_some(*pause);
+                self.failed(stage, error, place, *millis, log, pause)
             }
             Event::StageFresh {
                 stage,
                 restored: true,
+                made_millis,
                 ..
-            } => vec![self.row(stage, &self.paint.dim("restored from the store"))],
+            } => {
+                self.running.remove(stage);
+                let took = units::duration(*made_millis);
+                let text = format!("restored from the store, took {took} when made");
+                vec![self.row(stage, &self.paint.dim(&text))]
+            }
+            Event::StageWaiting { stage, pid, host, since, command } => {
+                let text = waits(*pid, host, since, command);
+                vec![self.row(stage, &self.paint.dim(&text))]
+            }
+            Event::InputsChanged { paths, ended } => self.changed(paths, ended),
+            Event::Watching { paths } => {
+                let files = units::count(*paths, "path");
+                vec![self.paint.dim(&format!("watching {files}; Ctrl-C ends it"))]
+            }
             Event::StageSkipped { stage, because } => {
                 self.running.remove(stage);
                 vec![self.row(stage, &self.paint.dim(&format!("skipped: {because}")))]
@@ -211,6 +228,25 @@ impl Story {
         }
     }
 
+    fn changed(&self, paths: &[PathBuf], ended: &[String]) -> Vec<String> {
+        let mut shown: Vec<_> = paths
+            .iter()
+            .take(REASONS)
+            .map(|path| format!("`{}`", shown_path(path).display()))
+            .collect();
+        let more = paths.len().saturating_sub(REASONS);
+        if more > 0 {
+            shown.push(format!("{more} more"));
+        }
+        let changed = self.paint.yellow("changed:");
+        let mut lines = vec![format!("  {changed} {}", shown.join(", "))];
+        if !ended.is_empty() {
+            let text = format!("out of date, so ended: {}", ended.join(", "));
+            lines.push(format!("           {}", self.paint.dim(&text)));
+        }
+        lines
+    }
+
     fn done(&self, stage: &str, millis: u64, notes: &[String], unchanged: bool) -> Vec<String> {
         let same = if unchanged {
             self.paint.dim(", same bytes as before")
@@ -233,11 +269,12 @@ impl Story {
         place: &str,
         millis: u64,
         log: &std::path::Path,
-        again: bool,
+        pause: Option<u64>,
     ) -> Vec<String> {
         let took = units::duration(millis);
-        if again {
-            let text = format!("failed after {took}, will try again: {}", error.message);
+        if let Some(pause) = pause {
+            let pause = units::duration(pause);
+            let text = format!("failed after {took}, tries again in {pause}: {}", error.message);
             return vec![self.row(stage, &self.paint.yellow(&text))];
         }
         let what = self.paint.red("failed");
@@ -265,6 +302,25 @@ impl Story {
         }
         lines
     }
+}
+
+/// Whose result is waited for.
+fn waits(pid: u32, host: &str, since: &str, command: &str) -> String {
+    if pid == 0 {
+        return "waits: its result is being made by another process".to_owned();
+    }
+    if pid == std::process::id() {
+        return "waits: its result is being made by an equal stage of this run".to_owned();
+    }
+    let mut text = format!("waits: its result is being made by process {pid} on {host}");
+    let second = since.split_once('Z').map_or(since, |(second, _)| second);
+    if let Some((day, time)) = second.split_once('T') {
+        text.push_str(&format!(" since {day} {time} UTC"));
+    }
+    if !command.is_empty() {
+        text.push_str(&format!(" (`{command}`)"));
+    }
+    text
 }
 
 /// A gate that does not hold.

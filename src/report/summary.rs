@@ -211,6 +211,7 @@ impl Summary {
             "ok" => paint.green("done"),
             "gate" => paint.red("a gate is broken"),
             "cancelled" => paint.yellow("cancelled"),
+            "superseded" => paint.yellow("not finished"),
             _ => paint.red("failed"),
         };
         let ran = self.number(|fate| matches!(fate, Fate::Ran { .. }));

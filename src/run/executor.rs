@@ -10,24 +10,21 @@ use std::time::{Duration, Instant};
 
 use cache::{KeyLock, Made, Record};
 use stages::{Outcome, StageError, StageEvent};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::backoff;
+use super::checkpoints;
 use super::job::{Failure, Job, Message, Performed};
-use super::log::Log;
+use super::log::{self, Log};
 use super::out::{Found, Out};
+use super::pools::Held;
 use super::prepare::{self, Prepared, prepare, stored};
 use super::process::{Channel, Ended, Stop, supervise};
 use super::worker::{self, Heard};
 use crate::config::Action;
 use crate::plan::key;
-
-/// The pause before the second try; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-
-/// The longest pause between tries.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// How often a lock held by another process is asked for.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -46,14 +43,15 @@ impl Voice {
     }
 }
 
-/// Runs a stage to its end and tells it.
-pub(crate) async fn perform(job: Arc<Job>, voice: Voice, stop: watch::Receiver<Stop>) {
-    let ended = one(&job, &voice, stop).await;
+/// Runs a stage to its end and tells it. `held` is what it was given to run with.
+pub(crate) async fn perform(job: Arc<Job>, held: Held, voice: Voice, stop: watch::Receiver<Stop>) {
+    let ended = one(&job, held, &voice, stop).await;
     voice.tell(Message::Ended(Box::new(ended)));
 }
 
 async fn one(
     job: &Arc<Job>,
+    mut held: Held,
     voice: &Voice,
     mut stop: watch::Receiver<Stop>,
 ) -> Result<Performed, Failure> {
@@ -63,14 +61,16 @@ async fn one(
     {
         return Ok(Performed::Taken(record));
     }
-    let mut pause = FIRST_PAUSE;
+    if waited {
+        held = wanting(voice, &mut stop).await?;
+    }
     for attempt in 1.. {
         voice.tell(Message::Started {
             attempt,
             reasons: job.reasons.clone(),
         });
         let began = Instant::now();
-        let error = match tried(job, voice, attempt, stop.clone()).await {
+        let error = match tried(job, &held, voice, attempt, stop.clone()).await {
             Ok(record) => return Ok(Performed::Made(record)),
             Err(Failure::Cancelled) => return Err(Failure::Cancelled),
             Err(Failure::Error(error, _)) => error,
@@ -79,14 +79,26 @@ async fn one(
         if !error.retryable || attempt > job.spec().limits.retries {
             return Err(Failure::Error(error, millis));
         }
-        voice.tell(Message::TryFailed(error, millis));
+        let pause = backoff::pause(&job.key, attempt);
+        voice.tell(Message::TryFailed(error, millis, pause.as_millis() as u64));
         tokio::select! {
             () = sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop > Stop::No) => return Err(Failure::Cancelled),
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        held = wanting(voice, &mut stop).await?;
     }
     unreachable!("tries are counted without end")
+}
+
+/// Waits for slots once more.
+async fn wanting(voice: &Voice, stop: &mut watch::Receiver<Stop>) -> Result<Held, Failure> {
+    let (grant, granted) = oneshot::channel();
+    voice.tell(Message::Wanting(grant));
+    tokio::select! {
+        // The scheduler drops the grant when nothing new is to start.
+        held = granted => held.map_err(|_| Failure::Cancelled),
+        _ = stop.wait_for(|stop| *stop > Stop::No) => Err(Failure::Cancelled),
+    }
 }
 
 /// Waits for the key's lock; says once who holds it.
@@ -103,13 +115,7 @@ async fn lock(
             Err(error) => return Err(Failure::Error(stored(&error), 0)),
         }
         if !std::mem::replace(&mut waited, true) {
-            let id = &job.spec().id;
-            let holder = job.store.lock_holder(&job.key).map_or_else(
-                || "another process".to_owned(),
-                |holder| format!("process {} on {}", holder.pid, holder.host),
-            );
-            let text = format!("`{id}` is being made by {holder}: waiting for its result");
-            voice.tell(Message::Notice("run::waiting", text));
+            voice.tell(Message::Waiting(job.store.lock_holder(&job.key)));
         }
         tokio::select! {
             () = sleep(LOCK_PAUSE) => {}
@@ -132,6 +138,7 @@ fn already(job: &Job) -> Result<Option<Record>, Failure> {
 /// One try.
 async fn tried(
     job: &Arc<Job>,
+    held: &Held,
     voice: &Voice,
     attempt: u32,
     stop: watch::Receiver<Stop>,
@@ -139,8 +146,9 @@ async fn tried(
     let started = jiff::Timestamp::now().to_string();
     let began = Instant::now();
     let mut log = Log::open(&job.log, job.mask(), attempt == 1);
-    heading(job, &mut log, attempt);
-    let prepared = blocking(job, prepare).await?;
+    heading(job, held, &mut log, attempt);
+    let devices = held.devices.clone();
+    let prepared = blocking(job, move |job| prepare(job, &devices)).await?;
     let (outcome, prepared) = run(job, prepared, voice, log, stop).await?;
     let millis = began.elapsed().as_millis() as u64;
     let made = Made {
@@ -150,6 +158,7 @@ async fn tried(
         program: super::PROGRAM.to_owned(),
         stage: job.spec().id.clone(),
         accepted: false,
+        log: None,
     };
     let record = blocking(job, move |job| collect(job, &prepared, outcome, made)).await?;
     show(job, &record, voice).await;
@@ -209,7 +218,7 @@ async fn run(
     }
 }
 
-fn heading(job: &Job, log: &mut Log, attempt: u32) {
+fn heading(job: &Job, held: &Held, log: &mut Log, attempt: u32) {
     let spec = job.spec();
     let profile = &job.pipeline.profile;
     log.heading(&format!(
@@ -219,6 +228,9 @@ fn heading(job: &Job, log: &mut Log, attempt: u32) {
     log.heading(&format!("key {}", job.key));
     for reason in &job.reasons {
         log.heading(&format!("because {reason}"));
+    }
+    if !held.devices.is_empty() {
+        log.heading(&format!("on GPU {}", held.devices.join(", ")));
     }
     if let Action::Builtin { stage, .. } = &spec.action {
         log.heading(&format!("uses {}", stage.kind()));
@@ -260,6 +272,14 @@ fn judge(
             );
             return Err(failed(error.at("timeout").retryable()));
         }
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {
+            let error = StageError::new(
+                "run::killed",
+                "the guard process was killed, and the stage's program with it",
+                "run again; somebody outside sent the signal",
+            );
+            return Err(failed(error.retryable()));
+        }
         Err(error) => return Err(failed(StageError::io(&prepared.program.folder, &error))),
     };
     match &job.spec().action {
@@ -277,7 +297,7 @@ fn collect(
     job: &Job,
     prepared: &Prepared,
     mut outcome: Outcome,
-    made: Made,
+    mut made: Made,
 ) -> Result<Record, StageError> {
     for (name, path) in &prepared.products {
         let empty = || path.is_dir() && path.read_dir().is_ok_and(|mut dir| dir.next().is_none());
@@ -291,6 +311,7 @@ fn collect(
     {
         outcome.metrics = prepare::metrics(path)?;
     }
+    made.log = log::keep(&job.log, &job.store);
     // A source that was resolved is found again under its pin, which the lock will name.
     let parts = match &outcome.pin {
         Some(pin) => key::pinned(&job.parts, pin),
@@ -318,7 +339,9 @@ fn collect(
     }
     job.store.commit(&record).map_err(|error| stored(&error))?;
     // The result is there: what was kept for resuming is of no more use.
-    let _absent = std::fs::remove_dir_all(prepare::checkpoint(job));
+    if !job.pipeline.checkpoints.keep {
+        checkpoints::drop_of(job);
+    }
     Ok(record)
 }
 

@@ -1,16 +1,19 @@
 //! The end of a run: the lock file, what could be done next, the verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use cache::{Digest, Record};
 use stages::{Effect, Outcome};
 
 use super::Verdict;
+use super::checkpoints;
 use super::collect;
 use super::scheduler::Scheduler;
 use crate::event::Event;
 use crate::lock::Lock;
 use crate::plan::{Decision, key};
+use crate::config::resources::said;
 
 impl Scheduler<'_> {
     /// Notes what the lock file will say about a settled stage. A resolved source is written
@@ -87,11 +90,31 @@ impl Scheduler<'_> {
         }
     }
 
+    /// Drops half-done work that is too old or too much. A run in which nothing happened does
+    /// not look.
+    pub(super) fn tidy(&mut self) {
+        if !self.something_ran {
+            return;
+        }
+        let bounds = self.project.pipeline.checkpoints;
+        let dropped = checkpoints::tidy(&self.project.store, bounds, SystemTime::now());
+        if dropped.keys > 0 {
+            let text = format!(
+                "half-done work ({} of {} keys) was dropped: it was old, or too much (`checkpoints:`)",
+                said(dropped.bytes),
+                dropped.keys
+            );
+            self.notice("checkpoint::dropped", text);
+        }
+    }
+
     /// Tells the end.
     pub(super) fn finish(&mut self) -> Verdict {
         let tally = self.tally;
         let (verdict, status) = if tally.cancelled {
             (Verdict::Cancelled, "cancelled")
+        } else if tally.superseded {
+            (Verdict::Superseded, "superseded")
         } else if tally.locked {
             (Verdict::Locked, "locked")
         } else if tally.failed {

@@ -100,7 +100,7 @@ impl Guarded {
     pub(crate) async fn wait(&mut self) -> std::io::Result<ExitStatus> {
         let code = (&mut self.ended).await;
         self.over = true;
-        let code = code.map_err(|_| std::io::Error::other("the guard process was killed"))?;
+        let code = code.map_err(|_| gone())?;
         Ok(ExitStatus::from_raw(i32::from(code) << 8))
     }
 
@@ -113,6 +113,12 @@ impl Guarded {
     pub(crate) fn kill(&self) {
         self.guard.send(&Wish::Kill(self.id));
     }
+}
+
+/// The guard is no more, and took the program with it.
+fn gone() -> std::io::Error {
+    let kind = std::io::ErrorKind::ConnectionAborted;
+    std::io::Error::new(kind, "the guard process was killed")
 }
 
 impl Drop for Guarded {

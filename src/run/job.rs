@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{Digest, Kept, KeyParts, Record, Store, Tree};
+use cache::{Digest, Holder, Kept, KeyParts, Record, Store, Tree};
 use stages::{StageError, StageEvent};
+use tokio::sync::oneshot;
 
 use super::mask::Mask;
+use super::pools::Held;
 use crate::config::{Action, Pipeline, StageSpec};
 use crate::plan::{Inputs, Item, Origin};
 
@@ -44,8 +46,13 @@ pub(crate) enum Message {
     },
     /// The stage says something.
     Said(StageEvent),
-    /// A try failed and another will follow.
-    TryFailed(StageError, u64),
+    /// Its result is being made elsewhere: what it holds is of no use to it meanwhile.
+    Waiting(Option<Holder>),
+    /// Slots are wanted again: it was not made elsewhere after all, or a pause is over.
+    Wanting(oneshot::Sender<Held>),
+    /// A try failed after so many milliseconds; the next is to follow after so many more, and
+    /// what the stage holds is given back for the time.
+    TryFailed(StageError, u64, u64),
     /// Something a person should know.
     Notice(&'static str, String),
     /// The end.

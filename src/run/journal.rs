@@ -101,3 +101,17 @@ fn numbers(folder: &Path) -> Vec<u64> {
         })
         .collect()
 }
+
+/// The numbers of the journals below `.tunesmith`, oldest first.
+pub fn journals(home: &Path) -> Vec<u64> {
+    let mut numbers = numbers(&home.join("runs"));
+    numbers.sort_unstable();
+    numbers
+}
+
+/// The events of a run. Lines that do not parse (a killed run's last one) are skipped.
+pub fn journal(home: &Path, number: u64) -> std::io::Result<Vec<Envelope>> {
+    let text = std::fs::read_to_string(home.join("runs").join(format!("{number}.jsonl")))?;
+    let events = text.lines().map(serde_json::from_str);
+    Ok(events.filter_map(Result::ok).collect())
+}

@@ -5,6 +5,9 @@
 //! happens is told as events. Must not know: who listens, how anything is drawn.
 
 mod accept;
+mod backoff;
+mod checkpoints;
+mod claims;
 mod collect;
 mod executor;
 mod finish;
@@ -15,6 +18,7 @@ mod job;
 mod journal;
 mod lines;
 mod log;
+mod machine;
 mod mask;
 mod out;
 mod pools;
@@ -24,12 +28,13 @@ mod project;
 mod scheduler;
 mod settle;
 mod shell;
+mod watch;
 mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
 
-use crate::config::Faults;
+use crate::config::{Faults, Pools};
 use crate::event::Envelope;
 use crate::graph::Graph;
 use crate::plan::{self, Planner};
@@ -38,8 +43,10 @@ use scheduler::Scheduler;
 pub use accept::{AcceptError, Accepted, accept};
 pub use collect::{Needs, bounds, dropped};
 pub use guard::{GUARD, guard};
-pub use log::log_path;
+pub use journal::{journal, journals};
+pub use log::{kept_log, log_path};
 pub use project::{OpenError, Project, home, open_store};
+pub use watch::{Halt, watch};
 
 /// The folder of run-time state beside a pipeline file.
 pub(crate) const HOME: &str = ".tunesmith";
@@ -70,6 +77,10 @@ pub struct Options {
     pub frozen: bool,
     /// Size of the cpu pool, and threads a stage may use; `None` means this machine's cores.
     pub jobs: Option<usize>,
+    /// Sizes of pools, which win over the file's and the machine's.
+    pub pools: Pools,
+    /// Nothing acts outside, not even what is named: a watch.
+    pub inside_only: bool,
     /// Whether `pipeline.lock` is brought up to date.
     pub write_lock: bool,
 }
@@ -89,6 +100,8 @@ pub enum Verdict {
     People,
     /// It was cancelled.
     Cancelled,
+    /// What it reads changed, so it was not finished; another run follows (a watch).
+    Superseded,
 }
 
 /// Why a run could not be.
@@ -110,7 +123,8 @@ pub fn run(
 ) -> Result<Verdict, RunError> {
     let selected = selection(project, options)?;
     let planner = planner(project, options, &selected, false);
-    Scheduler::new(project, options, planner, selected, tell).run()
+    let scheduler = Scheduler::new(project, options, planner, selected, tell, None);
+    scheduler.run().map(|(verdict, _)| verdict)
 }
 
 /// The stages that a run works on, in order.
@@ -135,7 +149,7 @@ pub fn planner<'a>(
     selected: &[usize],
     preview: bool,
 ) -> Planner<'a> {
-    let named = if options.targets.is_empty() {
+    let named = if options.targets.is_empty() || options.inside_only {
         BTreeSet::new()
     } else {
         let ids = selected.iter();

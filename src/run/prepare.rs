@@ -12,14 +12,20 @@ use serde_json::Value;
 use stages::contract::WorkerRequest;
 use stages::{Effect, Params, Stage, StageError};
 
+use super::checkpoints;
 use super::job::{Job, read_in_place};
+use super::machine::VISIBLE;
 use super::process::Program;
 use super::{shell, worker};
 use crate::config::Action;
 use crate::plan::Item;
 
 /// Variables that every stage sees, unkeyed.
-const PASSED: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
+const PASSED: [&str; 5] = ["PATH", "HOME", "TMPDIR", VISIBLE, "CUDA_DEVICE_ORDER"];
+
+/// Tells a command where it may keep half-done work: a folder of its key's own, which is
+/// there again when the command was killed and runs again.
+const CHECKPOINT: &str = "TUNESMITH_CHECKPOINT";
 
 /// Variables that built-in stages see besides: how this machine reaches the network.
 const NETWORK: [&str; 9] = [
@@ -49,11 +55,15 @@ pub(crate) fn stored(error: &cache::Error) -> StageError {
 }
 
 /// Lays everything out. Blocks.
-pub(crate) fn prepare(job: &Job) -> Result<Prepared, StageError> {
+///
+/// `devices` are the GPUs that the stage was given.
+pub(crate) fn prepare(job: &Job, devices: &[String]) -> Result<Prepared, StageError> {
     let scratch = job.store.scratch().map_err(|error| stored(&error))?;
     match &job.spec().action {
-        Action::Builtin { stage, params } => builtin(job, *stage, params, scratch),
-        Action::Shell { command, outputs } => command_line(job, command, outputs, scratch),
+        Action::Builtin { stage, params } => builtin(job, *stage, params, devices, scratch),
+        Action::Shell { command, outputs } => {
+            command_line(job, command, outputs, devices, scratch)
+        }
     }
 }
 
@@ -61,6 +71,7 @@ fn builtin(
     job: &Job,
     stage: &dyn Stage,
     params: &Params,
+    devices: &[String],
     scratch: Scratch,
 ) -> Result<Prepared, StageError> {
     let mut inputs = BTreeMap::new();
@@ -82,14 +93,18 @@ fn builtin(
         params: params.given().clone(),
         inputs,
         output: output.clone(),
-        checkpoint: folder(&checkpoint(job))?,
+        checkpoint: folder(&checkpoints::folder_of(job))?,
         keep: folder(&base.join("kept").join(stage.kind()))?,
         seed: job.spec().seed,
         threads: job.threads,
         pin: job.pin.clone(),
         network: job.network,
     };
-    let mut env = environment(job, stage.passes_env().iter().copied().chain(NETWORK))?;
+    let mut env = environment(
+        job,
+        devices,
+        stage.passes_env().iter().copied().chain(NETWORK),
+    )?;
     env.push(("RAYON_NUM_THREADS".to_owned(), job.threads.to_string()));
     let worker = worker::find()?;
     let products = stage.products().iter();
@@ -113,18 +128,11 @@ fn builtin(
     })
 }
 
-/// Where this key's checkpoints lie.
-pub(crate) fn checkpoint(job: &Job) -> PathBuf {
-    job.store
-        .base()
-        .join("checkpoints")
-        .join(job.key.to_string())
-}
-
 fn command_line(
     job: &Job,
     command: &str,
     outputs: &[(String, String)],
+    devices: &[String],
     scratch: Scratch,
 ) -> Result<Prepared, StageError> {
     let work = folder(&scratch.path().join("work"))?;
@@ -157,6 +165,9 @@ fn command_line(
         })?;
     }
     let filled = shell::fill(command, &places, &wanted)?;
+    let mut env = environment(job, devices, std::iter::empty())?;
+    let checkpoint = folder(&checkpoints::folder_of(job))?;
+    env.push((CHECKPOINT.to_owned(), checkpoint.display().to_string()));
     Ok(Prepared {
         products: wanted
             .into_iter()
@@ -165,7 +176,7 @@ fn command_line(
         program: Program {
             line: vec!["sh".into(), "-c".into(), filled],
             folder: work,
-            env: environment(job, std::iter::empty())?,
+            env,
             input: String::new(),
             limit: job.spec().limits.timeout,
         },
@@ -213,6 +224,7 @@ fn folder(path: &Path) -> Result<PathBuf, StageError> {
 /// The whole environment of a stage; what is written in the file wins.
 fn environment(
     job: &Job,
+    devices: &[String],
     passed: impl Iterator<Item = &'static str>,
 ) -> Result<Vec<(String, String)>, StageError> {
     let mut env = BTreeMap::new();
@@ -220,6 +232,10 @@ fn environment(
         if let Ok(value) = std::env::var(name) {
             env.insert(name.to_owned(), value);
         }
+    }
+    // A stage that claims no GPU is not kept from seeing those that everybody may see.
+    if job.spec().resources.of("gpu") > 0 {
+        env.insert(VISIBLE.to_owned(), devices.join(","));
     }
     env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
     env.insert("TZ".to_owned(), "UTC".to_owned());

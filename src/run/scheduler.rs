@@ -5,7 +5,7 @@
 //! ```text
 //! Waiting --inputs settled--> Queued --slots--> Running --+--> Settled
 //!    |                           |                        +--> Failed
-//!    |                           +--cancelled--> Skipped
+//!    |                           +--cancelled--> Skipped  +--cancelled--> Skipped
 //!    +--its result is there--> Settled
 //!    +--acts outside, not named--> Ready
 //!    +--something above failed or broke a gate--> Skipped
@@ -13,7 +13,8 @@
 //!
 //! Promises: one function, [`Scheduler::set`], changes a state; a plan is asked once about
 //! every stage, at the moment its inputs are settled; after a failure nothing new starts
-//! (what runs may end, its result is kept) unless the run is to keep going.
+//! (what runs may end, its result is kept) unless the run is to keep going; a stage that waits
+//! for another process, or for its next try, holds no slots meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,15 +22,18 @@ use std::time::Instant;
 
 use cache::Digest;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::executor::{Voice, perform};
+use super::claims;
 use super::job::{Job, Message};
 use super::journal::Journal;
-use super::pools::Pools;
+use super::machine::{Machine, cores};
+use super::pools::{Held, Pools};
 use super::process::Stop;
 use super::project::Project;
+use super::watch::{Change, Watching};
 use super::{Options, RunError, Verdict};
 use crate::config::StageSpec;
 use crate::event::{Envelope, Event};
@@ -67,22 +71,41 @@ pub(crate) struct Scheduler<'a> {
     pub(super) selected: Vec<usize>,
     pub(super) inside: Vec<bool>,
     pub(super) states: Vec<State>,
-    /// How many stages run.
-    running: usize,
+    /// Stages with an executor.
+    pub(super) running: BTreeMap<usize, Running>,
+    /// Stages with an executor that want slots again.
+    grants: BTreeMap<usize, oneshot::Sender<Held>>,
+    /// Why stages were ended before their end.
+    pub(super) because: BTreeMap<usize, String>,
     pub(super) settled: Settled,
     /// Outputs of the last results, to say whether bytes changed.
     pub(super) before: BTreeMap<usize, BTreeMap<String, Digest>>,
     jobs: BTreeMap<usize, Job>,
-    pools: Pools,
+    pub(super) pools: Pools,
+    /// By stage; empty until the first stage is queued.
     urgency: Vec<u64>,
+    /// Since when a stage is ready to run.
+    ready_since: BTreeMap<usize, Instant>,
     /// Stages whose inputs are settled and that the plan was not asked about.
     pub(super) open: Vec<usize>,
+    /// Whether any stage began.
+    pub(super) something_ran: bool,
     /// Lock entries that this run settled.
     pub(super) locked: Lock,
     pub(super) tally: Tally,
     pub(super) began: Instant,
     journal: Journal,
     tell: &'a mut dyn FnMut(&Envelope),
+    /// `--watch`: who tells of changes, and how to read the pipeline anew.
+    watching: Option<&'a mut Watching>,
+}
+
+/// A stage with an executor.
+pub(super) struct Running {
+    pub(super) key: Digest,
+    /// What it holds; nothing while it waits for another process or for its next try.
+    held: Option<Held>,
+    stop: watch::Sender<Stop>,
 }
 
 /// What happened so far.
@@ -97,6 +120,8 @@ pub(super) struct Tally {
     pub(super) locked: bool,
     pub(super) people: bool,
     pub(super) cancelled: bool,
+    /// `--watch`: inputs changed, so the run is not worth finishing.
+    pub(super) superseded: bool,
 }
 
 impl<'a> Scheduler<'a> {
@@ -106,6 +131,7 @@ impl<'a> Scheduler<'a> {
         planner: Planner<'a>,
         selected: Vec<usize>,
         tell: &'a mut dyn FnMut(&Envelope),
+        watching: Option<&'a mut Watching>,
     ) -> Self {
         let count = project.pipeline.stages.len();
         let mut inside = vec![false; count];
@@ -116,16 +142,19 @@ impl<'a> Scheduler<'a> {
             let above = project.graph.parents(stage);
             State::Waiting(above.iter().filter(|above| inside[**above]).count())
         });
-        let cores = options.jobs.unwrap_or_else(cores);
         Self {
             states: states.collect(),
-            running: 0,
+            running: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            because: BTreeMap::new(),
             settled: Settled::new(),
             before: BTreeMap::new(),
             jobs: BTreeMap::new(),
-            pools: Pools::new(&project.pipeline.pools, cores),
-            urgency: urgency(project, &planner),
+            pools: Pools::default(),
+            urgency: Vec::new(),
+            ready_since: BTreeMap::new(),
             open: Vec::new(),
+            something_ran: false,
             locked: Lock::default(),
             tally: Tally::default(),
             began: Instant::now(),
@@ -136,12 +165,13 @@ impl<'a> Scheduler<'a> {
             selected,
             inside,
             tell,
+            watching,
         }
     }
 
     /// The whole run. What the plan can settle without running anything is settled before
     /// the async room opens, so a run that does nothing starts no thread.
-    pub(crate) fn run(mut self) -> Result<Verdict, RunError> {
+    pub(crate) fn run(mut self) -> Result<(Verdict, Lock), RunError> {
         self.say(Event::RunStarted {
             pipeline: self.project.pipeline.name.clone(),
             profile: self.project.pipeline.profile.clone(),
@@ -156,7 +186,9 @@ impl<'a> Scheduler<'a> {
         self.write_lock();
         ended?;
         self.collect();
-        Ok(self.finish())
+        self.tidy();
+        let verdict = self.finish();
+        Ok((verdict, self.locked))
     }
 
     fn go(&mut self) -> Result<(), RunError> {
@@ -164,6 +196,7 @@ impl<'a> Scheduler<'a> {
         if !self.jobs.is_empty() {
             // Faults that can be known before anything runs are told before anything runs.
             crate::check::stages(&self.project.pipeline, &self.project.graph, &self.selected)?;
+            self.open_pools()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -171,6 +204,26 @@ impl<'a> Scheduler<'a> {
             runtime.block_on(self.drive())?;
         }
         self.offer();
+        Ok(())
+    }
+
+    /// Looks at the machine, and whether it has room for every stage that may run.
+    fn open_pools(&mut self) -> Result<(), RunError> {
+        let project = self.project;
+        let may_run = |stage: &usize| {
+            matches!(self.states[*stage], State::Waiting(_) | State::Queued) && self.inside[*stage]
+        };
+        let stages = self.selected.iter().copied().filter(may_run);
+        let stages: Vec<usize> = stages.collect();
+        let machine = Machine::look(
+            &claims::wanted(&project.pipeline, &stages),
+            &self.options.pools,
+            &project.pipeline.pools,
+            self.options.jobs,
+            project.store.home(),
+        );
+        claims::check(&project.pipeline, &stages, &machine)?;
+        self.pools.open(machine);
         Ok(())
     }
 
@@ -247,6 +300,11 @@ impl<'a> Scheduler<'a> {
         let spec = self.spec(stage);
         let source = crate::plan::key::source(spec);
         let cores = self.options.jobs.unwrap_or_else(cores);
+        // Who claims several cores means to use so many; one is what everybody claims.
+        let threads = match usize::try_from(spec.resources.of("cpu")) {
+            Ok(claim @ 2..) => claim.min(cores),
+            _ => cores,
+        };
         Job {
             pipeline: Arc::clone(&self.project.pipeline),
             store: Arc::clone(&self.project.store),
@@ -257,7 +315,7 @@ impl<'a> Scheduler<'a> {
             pin: source
                 .and_then(|id| self.project.lock.source(&id))
                 .map(str::to_owned),
-            threads: cores,
+            threads,
             network: !self.options.frozen,
             forced: self.options.recompute
                 || self.options.forced.contains(&spec.id)
@@ -275,29 +333,37 @@ impl<'a> Scheduler<'a> {
             self.before.insert(stage, digests.collect());
         }
         self.set(stage, State::Queued);
-        self.pools
-            .queue(stage, self.spec(stage).resources, self.urgency[stage]);
+        self.line_up(stage);
         self.jobs.insert(stage, job);
+    }
+
+    /// Puts a stage in the queue for slots.
+    fn line_up(&mut self, stage: usize) {
+        if self.urgency.is_empty() {
+            self.urgency = urgency(self.project, &self.planner);
+        }
+        self.ready_since.insert(stage, Instant::now());
+        let spec = self.spec(stage);
+        self.pools
+            .queue(stage, &spec.resources, self.urgency[stage]);
+    }
+
+    /// Takes a stage out of the queue; whether it was there.
+    pub(super) fn step_out(&mut self, stage: usize) -> bool {
+        let spec = self.spec(stage);
+        let urgency = self.urgency.get(stage).copied().unwrap_or_default();
+        self.pools.remove(stage, &spec.resources, urgency)
     }
 
     /// The async part: starts what can start, hears what happens, until nothing runs.
     async fn drive(&mut self) -> Result<(), RunError> {
         let (to, mut messages) = mpsc::unbounded_channel();
-        let (stop, stopping) = watch::channel(Stop::No);
         let mut signals = Signals::new().map_err(RunError::Runtime)?;
         let mut executors = JoinSet::new();
+        let mut watching = self.watching.take();
         loop {
-            while let Some(stage) = self.pools.next() {
-                let job = self.jobs.remove(&stage).expect("a queued stage has a job");
-                self.set(stage, State::Running);
-                self.running += 1;
-                let voice = Voice {
-                    stage,
-                    to: to.clone(),
-                };
-                executors.spawn(perform(Arc::new(job), voice, stopping.clone()));
-            }
-            if self.running == 0 {
+            self.start(&to, &mut executors);
+            if self.running.is_empty() {
                 break;
             }
             tokio::select! {
@@ -309,14 +375,49 @@ impl<'a> Scheduler<'a> {
                         std::panic::resume_unwind(error.into_panic());
                     }
                 }
-                () = signals.next() => self.cancel(&stop),
+                () = signals.next() => self.cancel(),
+                Some(change) = change(&mut watching) => self.look_again(change),
             }
         }
+        debug_assert!(self.jobs.is_empty(), "bug: stages are left that nothing can start");
+        self.watching = watching;
         Ok(())
     }
 
+    /// Starts everything that slots are free for.
+    fn start(
+        &mut self,
+        to: &mpsc::UnboundedSender<(usize, Message)>,
+        executors: &mut JoinSet<()>,
+    ) {
+        while let Some((stage, held)) = self.pools.next() {
+            if let Some(grant) = self.grants.remove(&stage) {
+                match (grant.send(held.clone()), self.running.get_mut(&stage)) {
+                    (Ok(()), Some(running)) => running.held = Some(held),
+                    // It was cancelled meanwhile.
+                    _ => self.pools.give_back(held),
+                }
+                continue;
+            }
+            let job = self.jobs.remove(&stage).expect("a queued stage has a job");
+            self.set(stage, State::Running);
+            let (stop, stopping) = watch::channel(Stop::No);
+            let voice = Voice {
+                stage,
+                to: to.clone(),
+            };
+            let running = Running {
+                key: job.key,
+                held: Some(held.clone()),
+                stop,
+            };
+            self.running.insert(stage, running);
+            executors.spawn(perform(Arc::new(job), held, voice, stopping));
+        }
+    }
+
     /// The first signal asks, the second does not.
-    fn cancel(&mut self, stop: &watch::Sender<Stop>) {
+    fn cancel(&mut self) {
         let again = std::mem::replace(&mut self.tally.cancelled, true);
         let (wish, text) = if again {
             (Stop::Now, "stopping at once")
@@ -328,12 +429,28 @@ impl<'a> Scheduler<'a> {
         };
         self.notice("run::cancelled", text.to_owned());
         self.drop_queued("the run was cancelled");
-        let _nobody_runs = stop.send(wish);
+        for running in self.running.values() {
+            // One that is done does not listen any more.
+            let _done = running.stop.send(wish);
+        }
+    }
+
+    /// Asks one running stage to end.
+    pub(super) fn end(&mut self, stage: usize, because: &str) {
+        if let Some(running) = self.running.get(&stage) {
+            self.because.insert(stage, because.to_owned());
+            let _done = running.stop.send(Stop::Ask);
+        }
     }
 
     /// Nothing new starts.
     pub(super) fn drop_queued(&mut self, because: &str) {
         for stage in self.pools.clear() {
+            if self.grants.remove(&stage).is_some() {
+                // Its executor ends by itself and says so.
+                self.because.insert(stage, because.to_owned());
+                continue;
+            }
             self.jobs.remove(&stage);
             self.skip(stage, because);
         }
@@ -347,46 +464,113 @@ impl<'a> Scheduler<'a> {
 
     fn hear(&mut self, stage: usize, message: Message) {
         match message {
-            Message::Started { attempt, reasons } => {
-                let event = Event::StageStarted {
-                    stage: self.id(stage),
-                    reasons,
-                    log: self.project.log(&self.spec(stage).id),
-                    attempt,
-                };
-                self.say(event);
-            }
+            Message::Started { attempt, reasons } => self.say_started(stage, attempt, reasons),
             Message::Said(said) => self.say(Event::Stage {
                 stage: self.id(stage),
                 said,
             }),
-            Message::TryFailed(error, millis) => self.say_failed(stage, error, millis, true),
+            Message::Waiting(holder) => {
+                self.give_back(stage);
+                self.say_waiting(stage, holder);
+            }
+            Message::Wanting(grant) => {
+                self.give_back(stage);
+                self.grants.insert(stage, grant);
+                self.line_up(stage);
+            }
+            Message::TryFailed(error, millis, pause) => {
+                self.give_back(stage);
+                self.say_failed(stage, error, millis, Some(pause));
+            }
             Message::Notice(code, text) => self.notice(code, text),
             Message::Ended(ended) => {
-                self.running -= 1;
-                self.pools.give_back(self.spec(stage).resources);
+                if self.grants.remove(&stage).is_some() {
+                    self.step_out(stage);
+                }
+                self.give_back(stage);
+                self.running.remove(&stage);
                 self.ended(stage, *ended);
                 self.advance();
             }
         }
     }
+
+    fn give_back(&mut self, stage: usize) {
+        let running = self.running.get_mut(&stage);
+        if let Some(held) = running.and_then(|running| running.held.take()) {
+            self.pools.give_back(held);
+        }
+    }
+
+    fn say_started(&mut self, stage: usize, attempt: u32, reasons: Vec<String>) {
+        self.something_ran = true;
+        let held = self.running.get(&stage);
+        let held = held.and_then(|running| running.held.clone());
+        let held = held.unwrap_or_default();
+        let since = self.ready_since.get(&stage);
+        let waited = since.map_or(0, |since| since.elapsed().as_millis() as u64);
+        let event = Event::StageStarted {
+            stage: self.id(stage),
+            reasons,
+            log: self.project.log(&self.spec(stage).id),
+            attempt,
+            holds: held.claims,
+            devices: held.devices,
+            waited,
+        };
+        self.say(event);
+    }
+
+    fn say_waiting(&mut self, stage: usize, holder: Option<cache::Holder>) {
+        let stage = self.id(stage);
+        let since = |holder: &cache::Holder| {
+            let second = i64::try_from(holder.since).ok()?;
+            Some(jiff::Timestamp::from_second(second).ok()?.to_string())
+        };
+        let event = match holder {
+            Some(holder) => Event::StageWaiting {
+                stage,
+                since: since(&holder).unwrap_or_default(),
+                pid: holder.pid,
+                host: holder.host,
+                command: holder.command,
+            },
+            // It has just gone, or has not yet said who it is.
+            None => Event::StageWaiting {
+                stage,
+                pid: 0,
+                host: String::new(),
+                since: String::new(),
+                command: String::new(),
+            },
+        };
+        self.say(event);
+    }
+}
+
+/// The next change, where somebody watches; else never.
+async fn change(watching: &mut Option<&mut Watching>) -> Option<Change> {
+    match watching {
+        Some(watching) => watching.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The signals that end a run.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
         })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -407,9 +591,4 @@ fn urgency(project: &Project, planner: &Planner<'_>) -> Vec<u64> {
         urgency[stage] = own + below.unwrap_or(0);
     }
     urgency
-}
-
-/// Processor cores of this machine.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

@@ -8,6 +8,7 @@ use stages::{Outcome, StageError};
 use super::executor::tell_found;
 use super::gates;
 use super::job::{Failure, Performed};
+use super::log::bring_back;
 use super::out::Out;
 use super::scheduler::{Scheduler, State};
 use crate::config::Action;
@@ -29,8 +30,14 @@ impl Scheduler<'_> {
             stage: self.id(stage),
             metrics: outcome.metrics.clone(),
             restored,
+            made_millis: record.made.millis,
+            made_at: record.made.started.clone(),
         });
         self.show(stage, record, !restored);
+        if restored {
+            let log = self.project.log(&self.spec(stage).id);
+            bring_back(&log, record, &self.project.store);
+        }
         self.settle(stage, record, &outcome);
     }
 
@@ -135,8 +142,10 @@ impl Scheduler<'_> {
             Ok(Performed::Made(record)) => self.made(stage, &record),
             Ok(Performed::Taken(record)) => self.fresh(stage, &record, true),
             Err(Failure::Cancelled) => {
-                self.skip(stage, "the run was cancelled");
-                self.skip_below(stage, "the run was cancelled");
+                let because = self.because.remove(&stage);
+                let because = because.unwrap_or_else(|| "the run was cancelled".to_owned());
+                self.skip(stage, &because);
+                self.skip_below(stage, &because);
             }
             Err(Failure::Error(error, millis)) => self.failed(stage, error, millis),
         }
@@ -195,7 +204,7 @@ impl Scheduler<'_> {
         } else {
             self.tally.failed = true;
         }
-        self.say_failed(stage, error, millis, false);
+        self.say_failed(stage, error, millis, None);
         self.set(stage, State::Failed);
         let because = format!("`{}` failed", self.id(stage));
         self.skip_below(stage, &because);
@@ -204,7 +213,14 @@ impl Scheduler<'_> {
         }
     }
 
-    pub(super) fn say_failed(&mut self, stage: usize, error: StageError, millis: u64, again: bool) {
+    /// `pause`: milliseconds until the next try, if there is one.
+    pub(super) fn say_failed(
+        &mut self,
+        stage: usize,
+        error: StageError,
+        millis: u64,
+        pause: Option<u64>,
+    ) {
         let spec = self.spec(stage);
         let event = Event::StageFailed {
             stage: spec.id.clone(),
@@ -212,7 +228,8 @@ impl Scheduler<'_> {
             error,
             millis,
             log: self.project.log(&spec.id),
-            again,
+            again: pause.is_some(),
+            pause: pause.unwrap_or(0),
         };
         self.say(event);
     }

@@ -153,7 +153,7 @@ mod tests {
                 send(&one, &run(8, 3 << 20), &fds).expect("it is heard");
                 send(&one, &Wish::Kill(8), &[]).expect("it is heard");
             });
-            let mut next = || receive::<Wish>(&other).expect("it is said").expect("more");
+            let next = || receive::<Wish>(&other).expect("it is said").expect("more");
             assert_eq!(next().0, Wish::Term(7));
             let (wish, descriptors) = next();
             assert_eq!(wish, run(8, 3 << 20));

@@ -87,8 +87,8 @@ pub(crate) fn died(who: &str, status: ExitStatus) -> StageError {
         ),
         None => StageError::new(
             "run::killed",
-            format!("{who} lost its guard process"),
-            "run again; it was killed from outside",
+            format!("the guard process of {who} was killed, and {who} with it"),
+            "run again; somebody outside sent the signal",
         ),
     }
 }

@@ -147,7 +147,7 @@ stages:
     demo, profile default
 
       shaky     runs: it has no result yet
-      shaky     failed after [TIME], will try again: the command exits with status 1
+      shaky     failed after [TIME], tries again in [TIME]: the command exits with status 1
       shaky     runs again, try 2
       shaky     done in [TIME]
 

@@ -79,7 +79,7 @@ impl Project {
         self.filtered(&output.stdout)
     }
 
-    fn page(&self, output: &Output) -> String {
+    pub(crate) fn page(&self, output: &Output) -> String {
         let code = output
             .status
             .code()

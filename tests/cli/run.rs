@@ -92,8 +92,8 @@ fn one_edit_runs_what_depends_on_it_and_going_back_restores() {
     ----- stdout -----
     demo, profile default
 
-      head      restored from the store
-      count     restored from the store
+      head      restored from the store, took [TIME] when made
+      count     restored from the store, took [TIME] when made
 
       head      restored
       count     restored
@@ -313,6 +313,7 @@ stages:
     LANG
     MODE
     PATH
+    TUNESMITH_CHECKPOINT
     TZ
     C.UTF-8 UTC fast
     ");

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
+    die_with_the_guard();
     let cancel = Arc::new(AtomicBool::new(false));
     let messages = Messages::default();
     let ended = listen(&cancel).and_then(|()| serve(&messages, &cancel));
@@ -33,6 +34,16 @@ fn main() -> ExitCode {
     };
     messages.send(&last);
     code
+}
+
+/// A GPU must not stay taken because whoever watched this process was killed: the kernel ends
+/// it then. Where there is no such wish (macOS), the command's own care has to do.
+fn die_with_the_guard() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        let _refused = set_parent_process_death_signal(Some(Signal::KILL));
+    }
 }
 
 /// SIGTERM and SIGINT ask the stage to stop at its next good moment.

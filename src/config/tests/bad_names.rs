@@ -74,9 +74,9 @@ stages:
        ╰────
       help: did you mean `retries`?
 
-    config::unknown-key
+    config::unknown-pool
 
-      × unknown key `tpu` in `resources`
+      × there is no pool `tpu`
        ╭─[pipeline.yaml:8:18]
      8 │     resources: { tpu: 1 }
        ·                  ─┬─

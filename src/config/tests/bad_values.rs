@@ -298,7 +298,7 @@ stages:
      7 │     resources: { gpu: 2 }
        ·     ─────────
        ╰────
-      help: enlarge the pool under `pools`, or ask for fewer slots
+      help: enlarge the pool under `pools`, or ask for less
 
     config::bad-name
 

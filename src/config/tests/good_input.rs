@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
-use stages::{Effect, Pool};
+use stages::Effect;
 
 use super::{open, open_with};
 use crate::config::{Action, Pipeline, Reference, StageSpec};
@@ -21,7 +21,8 @@ profiles:
     rank: 64
     sources: [raw, more, ./data/rows.jsonl]
 default: model
-pools: { gpu: 2 }
+pools: { gpu: 2, license: 3, memory: 64GiB }
+checkpoints: { max_age: 2d, max_size: 1.5GiB, keep: true }
 x-limits: &limits
   retries: 2
   timeout: 1h30m
@@ -37,7 +38,7 @@ stages:
       method: qlora
       schedule: { steps: \"${rank * 10}\", name: \"cosine-${rank}\" }
     gates: { loss: \"<= 2\", tools: \">= ${least}\" }
-    resources: { gpu: 1 }
+    resources: { gpu: 1, license: 2, memory: 8GiB, disk: 500MB }
     <<: *limits
   raw:
     uses: fetch
@@ -88,10 +89,13 @@ fn a_builtin_stage_under_two_profiles() {
     assert_eq!(model.inputs[2].references, []);
     assert_eq!(model.limits.retries, 2);
     assert_eq!(model.limits.timeout, Some(Duration::from_mins(90)));
-    assert_eq!(
-        (model.resources.pool, model.resources.slots),
-        (Pool::Gpu, 1)
-    );
+    let claims = ["cpu", "disk", "gpu", "license", "memory"].map(|pool| model.resources.of(pool));
+    assert_eq!(claims, [0, 500_000_000, 1, 2, 8 << 30]);
+    assert_eq!(stage(&small, "raw").resources.of("net"), 1);
+    assert_eq!(small.pools["memory"], 64 << 30);
+    assert_eq!(small.checkpoints.age, Duration::from_hours(48));
+    assert_eq!(small.checkpoints.size, 3 << 29);
+    assert!(small.checkpoints.keep);
     assert_eq!((model.seed, stage(&small, "raw").seed), (7, 11));
     assert!(!model.gates[0].at_least && model.gates[1].at_least);
     assert_eq!(

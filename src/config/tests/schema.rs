@@ -40,7 +40,7 @@ fn what_the_parser_refuses_by_shape_does_not_fit() {
         ("dataset: x }", "dataset: x }, effect: external"),
         ("dataset: x }", "dataset: x }, timeout: soon"),
         ("dataset: x }", "dataset: x }, gates: { a: 1 }"),
-        ("dataset: x }", "dataset: x }, resources: { tpu: 1 }"),
+        ("dataset: x }", "dataset: x }, resources: { memory: 8 }"),
     ] {
         let yaml = raw.replace(good, bad);
         assert_ne!(yaml, raw);
