@@ -1,11 +1,14 @@
 //! The command, tested as people use it: a project in a temporary folder, commands, and the
 //! whole of what they say. One binary; one module a feature.
 
+mod accept;
 mod builtin;
 mod cache;
+mod campaign;
 mod crash;
 mod failures;
 mod interrupt;
 mod project;
 mod run;
+mod store;
 mod together;
