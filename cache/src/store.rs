@@ -43,12 +43,24 @@ pub struct Store {
 }
 
 /// What is known of the durability of names.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Names {
     /// Folders whose names changed since they were last synced.
     unsynced: BTreeSet<PathBuf>,
     /// Shard folders that this process put something in: their own names are cared for.
     used: BTreeSet<PathBuf>,
+}
+
+impl Names {
+    /// At first: whoever made the store's own folders may not have come to sync their names.
+    fn of(base: &Path, root: &Path) -> Self {
+        let above = base.parent().into_iter();
+        let own = above.chain([base, root]).map(Path::to_owned);
+        Self {
+            unsynced: own.collect(),
+            used: BTreeSet::new(),
+        }
+    }
 }
 
 /// How a store is opened.
@@ -120,7 +132,7 @@ impl Store {
         Ok(Self {
             memo: Mutex::new(Memo::load(base.join("index"), disk.clone())),
             session: Mutex::new(None),
-            names: Mutex::new(Names::default()),
+            names: Mutex::new(Names::of(&base, &root)),
             outside_above: OUTSIDE_ABOVE,
             in_use,
             home,
