@@ -26,3 +26,27 @@ smoke: build
 # the real small model, about fifteen minutes on two cores
 laptop: build
     target/release/tunesmith
+
+# kill -9 at random moments of runs, 500 times (a few minutes); `just crash 50 7` for 50 with seed 7
+crash points="500" seed="1":
+    CRASH_POINTS={{points}} CRASH_SEED={{seed}} cargo test --release --workspace --test cli -- campaign --nocapture
+
+# every state that a power cut can leave, and a full disk at every change, with their figures
+power:
+    cargo test --release --workspace --test power --test full -- --nocapture
+
+# a 10 GiB blob and 20,000 small files: make, verify, du, gc (needs 11 GiB of disk for a minute or two)
+big-blobs gib="10": build
+    #!/usr/bin/env bash
+    set -euo pipefail
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/big-blobs.XXXX"); trap 'chmod -R u+w "$dir"; rm -rf "$dir"' EXIT
+    bin=$PWD/target/release/tunesmith; cd "$dir"
+    printf '%s\n' 'name: big' 'stages:' \
+      '  big: { run: "truncate -s {{gib}}G ${outputs.it}; echo end >> ${outputs.it}", outputs: { it: big.bin } }' \
+      '  many: { run: "seq 20000 | (cd many; split -l 1 -a 4 -)", outputs: { it: many/ } }' \
+      '  end: { run: "tail -c 4 ${inputs.b} > ${outputs.it}; ls ${inputs.m} | wc -l >> ${outputs.it}", inputs: { b: big, m: many }, outputs: { it: end.txt } }' > pipeline.yaml
+    time "$bin"
+    time "$bin"
+    time "$bin" cache verify
+    "$bin" cache du
+    time "$bin" cache gc --days 0 --dry-run

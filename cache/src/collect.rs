@@ -122,8 +122,7 @@ impl Store {
             // Goes only with the last result of its key.
             let last = self.disk.remove_folder(&folder).is_ok();
             let shard = folder.parent().expect("a key lies in a shard");
-            let changed = if last { shard.to_owned() } else { folder };
-            self.changed_folder(changed);
+            self.changed_folder(if last { shard } else { &folder });
         }
         // From here on no power cut brings a record back.
         self.sync_folders()?;

@@ -146,15 +146,14 @@ impl Store {
         if sealed("read")? != before || size != before.size {
             return Err(Error::Moving { path: path.clone() });
         }
-        if self.condition(&digest)? == Condition::Sound {
+        if self.stands(&digest)? {
             return Ok((digest, size));
         }
         let place = self.blob_path(&digest);
-        self.make_folder(place.parent().expect("a blob lies in a folder"))?;
         let synced = self.disk.sync_file(&open, path);
         synced.map_err(Error::io("write", path))?;
         match self.disk.rename(path, &place) {
-            Ok(()) => self.remember_blob(digest)?,
+            Ok(()) => self.placed(&place, digest)?,
             Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
                 return self.copy_in(file);
             }
@@ -165,13 +164,30 @@ impl Store {
 
     /// Puts a complete file aside into its place, unless a sound one is there.
     fn install(&self, aside: Aside, digest: Digest) -> Result<(), Error> {
-        if self.condition(&digest)? == Condition::Sound {
+        if self.stands(&digest)? {
             return Ok(());
         }
         let place = self.blob_path(&digest);
-        self.make_folder(place.parent().expect("a blob lies in a folder"))?;
         seal(&aside.file, &aside.path, &self.disk).map_err(Error::io("write", &place))?;
         aside.put(&place)?;
+        self.placed(&place, digest)
+    }
+
+    /// Whether a sound blob stands there already; else its folder is ready for it. Somebody may
+    /// have put it there and not have come to sync its name, so that is done with ours.
+    fn stands(&self, digest: &Digest) -> Result<bool, Error> {
+        let place = self.blob_path(digest);
+        let shard = place.parent().expect("a blob lies in a folder");
+        self.make_folder(shard)?;
+        let sound = self.condition(digest)? == Condition::Sound;
+        if sound {
+            self.changed_folder(shard);
+        }
+        Ok(sound)
+    }
+
+    fn placed(&self, place: &Path, digest: Digest) -> Result<(), Error> {
+        self.changed_folder(place.parent().expect("a blob lies in a folder"));
         self.remember_blob(digest)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::Digest;
@@ -28,16 +29,18 @@ impl Store {
         })
     }
 
-    /// Lays `tree` out at `dest` as files of their own, in place of whatever stands there.
-    pub fn materialise(&self, tree: &Tree, dest: &Path) -> Result<(), Error> {
+    /// Lays `tree` out at `dest` as files of their own, in place of whatever stands there. It is
+    /// built below `asides`, a folder on the same file system.
+    pub fn materialise(&self, tree: &Tree, dest: &Path, asides: &Path) -> Result<(), Error> {
         let dest = std::path::absolute(dest).map_err(Error::io("write", dest))?;
         let folder = dest
             .parent()
             .ok_or_else(|| Error::Special { path: dest.clone() })?;
-        let made = self.disk.make_folders(folder);
-        made.map_err(Error::io("create", folder))?;
-        let aside = aside_path(folder, &dest);
-        sweep_asides(folder, &dest, &self.disk);
+        for folder in [folder, asides] {
+            let made = self.disk.make_folders(folder);
+            made.map_err(Error::io("create", folder))?;
+        }
+        let aside = aside_path(asides);
         let laid = self.lay_out(tree, &aside, |executable, digest, place| {
             self.copy_out(digest, place, if executable { 0o755 } else { 0o644 })
         });
@@ -46,6 +49,17 @@ impl Store {
         swapped?;
         self.remember_laid_out(tree, &dest);
         Ok(())
+    }
+
+    /// Removes what killed processes left below `asides`. Costs one look where there is nothing.
+    pub fn sweep_asides(&self, asides: &Path) {
+        for entry in fs::read_dir(asides).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.split('-').next());
+            if !pid.and_then(|pid| pid.parse().ok()).is_some_and(alive) {
+                remove(&entry.path(), &self.disk);
+            }
+        }
     }
 
     /// Lays `tree` out at `dest` as files of their own, for a program that may write to them.
@@ -117,27 +131,11 @@ pub(crate) fn place_of(dest: &Path, path: &str) -> PathBuf {
     }
 }
 
-fn aside_prefix(dest: &Path) -> String {
-    let name = dest.file_name().unwrap_or_default().to_string_lossy();
-    format!(".{name}.aside-")
-}
-
-fn aside_path(folder: &Path, dest: &Path) -> PathBuf {
-    folder.join(format!("{}{}", aside_prefix(dest), std::process::id()))
-}
-
-/// Removes what killed processes left beside `dest`, and our own.
-fn sweep_asides(folder: &Path, dest: &Path, disk: &Disk) {
-    let prefix = aside_prefix(dest);
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(&prefix)) else {
-            continue;
-        };
-        if !pid.parse().is_ok_and(alive) {
-            remove(&entry.path(), disk);
-        }
-    }
+/// A path below `asides` that nobody else has.
+fn aside_path(asides: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    asides.join(format!("{}-{number}", std::process::id()))
 }
 
 fn alive(pid: i32) -> bool {

@@ -122,6 +122,7 @@ impl Store {
         let mut text = serde_json::to_vec(record).expect("a record is plain data");
         text.push(b'\n');
         self.aside()?.write(&text, &place)?;
+        self.changed_folder(folder);
         self.sync_folders()?;
         // The result exists; forgetting a hash is no failure.
         let _ = self.flush();

@@ -36,11 +36,31 @@ pub struct Store {
     pub(crate) disk: Disk,
     memo: Mutex<Memo>,
     session: Mutex<Option<Arc<Session>>>,
-    /// Folders with new names that are not durable yet.
-    pub(crate) unsynced: Mutex<BTreeSet<PathBuf>>,
+    names: Mutex<Names>,
     /// Shared lock of everybody who has the store open; collecting wants it alone.
     pub(crate) in_use: File,
     pub(crate) outside_above: u64,
+}
+
+/// What is known of the durability of names.
+#[derive(Debug)]
+struct Names {
+    /// Folders whose names changed since they were last synced.
+    unsynced: BTreeSet<PathBuf>,
+    /// Shard folders that this process put something in: their own names are cared for.
+    used: BTreeSet<PathBuf>,
+}
+
+impl Names {
+    /// At first: whoever made the store's own folders may not have come to sync their names.
+    fn of(base: &Path, root: &Path) -> Self {
+        let above = base.parent().into_iter();
+        let own = above.chain([base, root]).map(Path::to_owned);
+        Self {
+            unsynced: own.collect(),
+            used: BTreeSet::new(),
+        }
+    }
 }
 
 /// How a store is opened.
@@ -112,7 +132,7 @@ impl Store {
         Ok(Self {
             memo: Mutex::new(Memo::load(base.join("index"), disk.clone())),
             session: Mutex::new(None),
-            unsynced: Mutex::new(BTreeSet::new()),
+            names: Mutex::new(Names::of(&base, &root)),
             outside_above: OUTSIDE_ABOVE,
             in_use,
             home,
@@ -246,31 +266,39 @@ impl Store {
         }
     }
 
-    /// The shard folder of a blob or record, made if need be and noted as not yet durable.
+    /// The shard folder of a blob or record, made if need be. Its own name is noted as not yet
+    /// durable at the first use, whoever made it: another process may not have come to sync it.
     pub(crate) fn make_folder(&self, folder: &Path) -> Result<(), Error> {
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        unsynced.insert(folder.to_owned());
-        if !folder.is_dir() {
-            let made = self.disk.make_folders(folder);
-            made.map_err(Error::io("create", folder))?;
-            let above = folder.parent().expect("a shard lies in a folder");
-            unsynced.insert(above.to_owned());
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.used.contains(folder) && folder.is_dir() {
+            return Ok(());
         }
+        let made = self.disk.make_folders(folder);
+        made.map_err(Error::io("create", folder))?;
+        names.used.insert(folder.to_owned());
+        let above = folder.parent().expect("a shard lies in a folder");
+        names.unsynced.insert(above.to_owned());
         Ok(())
     }
 
-    /// Notes a folder whose names changed and are not durable yet.
-    pub(crate) fn changed_folder(&self, folder: PathBuf) {
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        unsynced.insert(folder);
+    /// Notes a folder whose names changed and may not be durable yet. Called after the change:
+    /// noted before it, the note could be synced away by another thread in between.
+    pub(crate) fn changed_folder(&self, folder: &Path) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.unsynced.insert(folder.to_owned());
     }
 
     /// Makes durable every name given since the last time.
     pub(crate) fn sync_folders(&self) -> Result<(), Error> {
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
-        for folder in std::mem::take(&mut *unsynced) {
-            let synced = self.disk.sync_folder(&folder);
-            synced.map_err(Error::io("write", &folder))?;
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        // A folder is forgotten when it is synced, not before: the sync may fail.
+        while let Some(folder) = names.unsynced.first().cloned() {
+            match self.disk.sync_folder(&folder) {
+                // An empty key folder that was collected.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.map_err(Error::io("write", &folder))?,
+            }
+            names.unsynced.remove(&folder);
         }
         Ok(())
     }

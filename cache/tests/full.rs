@@ -109,7 +109,11 @@ fn work(home: &Path, witness: Arc<dyn Witness>) -> Result<(), Error> {
     let first = make(&store, 1, true)?;
     let second = make(&store, 2, false)?;
     let tree = &second.outputs["out"];
-    store.materialise(tree, &home.with_extension("shown"))?;
+    store.materialise(
+        tree,
+        &home.with_extension("shown"),
+        &home.with_extension("asides"),
+    )?;
     let scratch = store.scratch()?;
     store.view(tree, &scratch.path().join("view"))?;
     store.lay_out_copy(tree, &scratch.path().join("copy"))?;

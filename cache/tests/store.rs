@@ -336,7 +336,9 @@ fn adopting_moves_the_bytes_and_gives_the_tree_that_putting_gives() {
     let tree = store.adopt(&folder).unwrap();
     assert_eq!(tree, wanted);
     assert!(!folder.join("run.sh").exists(), "moved, not copied");
-    store.materialise(&tree, &bench.path("out")).unwrap();
+    store
+        .materialise(&tree, &bench.path("out"), &bench.path("asides"))
+        .unwrap();
     assert_eq!(store.hash(&bench.path("out")).unwrap(), tree);
     assert_eq!(store.verify().unwrap().faults, []);
 }
@@ -421,7 +423,9 @@ fn materialising_swaps_the_whole_and_edits_show() {
     let old = store.put(&bench.path("v1")).unwrap();
     let new = store.put(&bench.path("v2")).unwrap();
     let out = bench.path("out/laptop/stage");
-    store.materialise(&old, &out).unwrap();
+    store
+        .materialise(&old, &out, &bench.path("asides"))
+        .unwrap();
     assert_eq!(store.compare(&old, &out).unwrap(), []);
 
     fs::write(out.join("a"), "!").unwrap();
@@ -443,16 +447,24 @@ fn materialising_swaps_the_whole_and_edits_show() {
     );
 
     // What a process killed in the swap left.
-    bench.write("out/laptop/.stage.aside-999999999/a", "half");
-    store.materialise(&new, &out).unwrap();
+    bench.write("asides/999999999-0/a", "half");
+    store.sweep_asides(&bench.path("asides"));
+    assert_eq!(everything_below(&bench.path("asides")).len(), 0);
+    store
+        .materialise(&new, &out, &bench.path("asides"))
+        .unwrap();
     assert_eq!(everything_below(&bench.path("out/laptop")).len(), 1);
     assert_eq!(store.compare(&new, &out).unwrap(), []);
 
     // A file in the place of a folder, and back.
     let file = store.put(&bench.path("v2/a")).unwrap();
-    store.materialise(&file, &out).unwrap();
+    store
+        .materialise(&file, &out, &bench.path("asides"))
+        .unwrap();
     assert_eq!(fs::read(&out).unwrap(), b"3");
-    store.materialise(&old, &out).unwrap();
+    store
+        .materialise(&old, &out, &bench.path("asides"))
+        .unwrap();
     assert_eq!(store.compare(&old, &out).unwrap(), []);
     fs::remove_dir_all(&out).unwrap();
     let gone = store.compare(&old, &out).unwrap();
@@ -465,7 +477,9 @@ fn writing_to_a_materialised_file_harms_no_blob() {
     let bench = Bench::new();
     let store = bench.store();
     let tree = store.put(&bench.write("x", "bytes")).unwrap();
-    store.materialise(&tree, &bench.path("out.txt")).unwrap();
+    store
+        .materialise(&tree, &bench.path("out.txt"), &bench.path("asides"))
+        .unwrap();
     fs::write(bench.path("out.txt"), "BYTES").unwrap();
     assert_eq!(store.verify().unwrap().faults, []);
     let differences = store.compare(&tree, &bench.path("out.txt")).unwrap();
@@ -682,7 +696,7 @@ proptest! {
         let tree = store.put(&folder).unwrap();
         prop_assert_eq!(&store.hash(&folder).unwrap(), &tree);
         prop_assert_eq!(&store.adopt(&folder).unwrap(), &tree);
-        store.materialise(&tree, &bench.path("out")).unwrap();
+        store.materialise(&tree, &bench.path("out"), &bench.path("asides")).unwrap();
         store.view(&tree, &bench.path("view")).unwrap();
         prop_assert_eq!(&everything_below(&bench.path("out")), &given);
         prop_assert_eq!(&everything_below(&bench.path("view")), &given);

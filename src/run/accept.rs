@@ -138,7 +138,7 @@ fn take(
             program: super::PROGRAM.to_owned(),
             stage: spec.id.clone(),
             accepted: true,
-            log: None,
+            ..Made::default()
         },
         outputs,
     };

@@ -157,8 +157,7 @@ async fn tried(
         host: super::host(),
         program: super::PROGRAM.to_owned(),
         stage: job.spec().id.clone(),
-        accepted: false,
-        log: None,
+        ..Made::default()
     };
     let record = blocking(job, move |job| collect(job, &prepared, outcome, made)).await?;
     show(job, &record, voice).await;

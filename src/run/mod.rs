@@ -122,6 +122,8 @@ pub fn run(
     tell: &mut dyn FnMut(&Envelope),
 ) -> Result<Verdict, RunError> {
     let selected = selection(project, options)?;
+    // What a killed run left half built.
+    project.store.sweep_asides(&project.out().join(out::ASIDES));
     let planner = planner(project, options, &selected, false);
     let scheduler = Scheduler::new(project, options, planner, selected, tell, None);
     scheduler.run().map(|(verdict, _)| verdict)

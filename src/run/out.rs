@@ -21,6 +21,9 @@ pub(crate) enum Found {
     Back,
 }
 
+/// Where results are built before they are swapped in, below `out/`.
+pub(crate) const ASIDES: &str = ".aside";
+
 /// The folder of results.
 pub(crate) struct Out<'a> {
     pub(crate) store: &'a Store,
@@ -64,7 +67,8 @@ impl Out<'_> {
             let place = self.keep(stage, &folder, &path)?;
             kept.push((self.shown(&folder.join(path)), self.shown(&place)));
         }
-        self.store.materialise(&tree, &folder)?;
+        let asides = self.root.join(ASIDES);
+        self.store.materialise(&tree, &folder, &asides)?;
         Ok(if !kept.is_empty() {
             Some(Found::Kept(kept))
         } else if fresh {
@@ -82,6 +86,10 @@ impl Out<'_> {
 
     /// Whether the bytes of a file are in the store.
     fn known(&self, place: &Path) -> Result<bool, cache::Error> {
+        // An empty file is what a power cut leaves of one that was not synced: nobody's work.
+        if place.metadata().is_ok_and(|meta| meta.len() == 0) {
+            return Ok(true);
+        }
         let tree = self.store.hash(place)?;
         Ok(tree
             .files()

@@ -1,8 +1,10 @@
 //! The command, tested as people use it: a project in a temporary folder, commands, and the
 //! whole of what they say. One binary; one module a feature.
 
+mod accept;
 mod builtin;
 mod cache;
+mod campaign;
 mod crash;
 mod failures;
 mod interrupt;
@@ -10,5 +12,6 @@ mod pools;
 mod project;
 mod resume;
 mod run;
+mod store;
 mod together;
 mod watch;

@@ -54,6 +54,8 @@ impl Project {
         command
             .args(args)
             .current_dir(self.path())
+            // What the user of this machine says about stores is no part of a test.
+            .env("XDG_CONFIG_HOME", self.at("no-config"))
             .stdin(Stdio::null());
         for name in ["TUNESMITH_WORKER", "TUNESMITH_STORE", "NO_COLOR", "TMPDIR"] {
             command.env_remove(name);

@@ -97,7 +97,11 @@ fn work(root: &Path, recorder: &Arc<Recorder>) {
     let store = opened();
     let six = make(&store, recorder, 6);
     store
-        .materialise(&six.outputs["out"], &root.join("home/shown"))
+        .materialise(
+            &six.outputs["out"],
+            &root.join("home/shown"),
+            &root.join("home/asides"),
+        )
         .unwrap();
     store.register(Path::new("/some/checkout")).unwrap();
     let released = [1, 2, 7];
@@ -179,20 +183,40 @@ fn a_store_is_sound_whenever_the_power_goes() {
         let root: PathBuf = place.path().join(number.to_string());
         number += 1;
         fs::create_dir(&root).unwrap();
-        check(state, &root);
+        let sound = std::panic::catch_unwind(|| check(state, &root));
+        assert!(sound.is_ok(), "{}", told(&log, state));
         fs::remove_dir_all(&root).unwrap();
     });
     let syncs = log
         .iter()
         .filter(|step| matches!(step, Step::SyncFile(_) | Step::SyncFolder(_)));
     println!(
-        "power loss: {counts:?}, {} syncs of 9 results",
-        syncs.count()
+        "power loss: {} steps recorded, {} of them syncs, 8 results; {} crashes leave {} different \
+         disks (every set of lost names at {} steps, chosen sets at {})",
+        counts.steps,
+        syncs.count(),
+        counts.crashes,
+        counts.states,
+        counts.exhaustive,
+        counts.sampled
     );
     assert!(
         counts.states > 100,
         "the campaign must reach many states: {counts:?}"
     );
+}
+
+/// The steps before a crash, and what was left.
+fn told(log: &[Step], state: &states::State) -> String {
+    let mut text = String::new();
+    for (number, step) in log[..=state.step].iter().enumerate() {
+        let short = format!("{step:?}").replace("home/store/", "");
+        text.push_str(&format!("{number}: {}\n", &short[..short.len().min(200)]));
+    }
+    for path in state.files.keys() {
+        text.push_str(&format!("left: {}\n", path.display()));
+    }
+    text
 }
 
 /// The campaign can fail: without the syncs that the store makes, results are lost.

@@ -222,7 +222,11 @@ impl Disk {
     }
 
     /// What lies there if of the open changes just those in `came` came through.
-    pub(crate) fn crash(&self, came: &dyn Fn(usize) -> bool, bytes: Bytes) -> BTreeMap<PathBuf, Found> {
+    pub(crate) fn crash(
+        &self,
+        came: &dyn Fn(usize) -> bool,
+        bytes: Bytes,
+    ) -> BTreeMap<PathBuf, Found> {
         let mut names: BTreeMap<(Inode, String), Inode> = BTreeMap::new();
         for (at, naming) in self.past.iter().enumerate() {
             if !naming.durable && !came(at) {
