@@ -1,12 +1,17 @@
 //! `tunesmith explain STAGE`
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
-use crate::plan::preview;
+use crate::plan::preview_with;
 use crate::report::{explain as page, screen, shown_path};
-use crate::run::{self, Options};
+use crate::run::{self, Options, remote};
+
+/// How long it waits for the remote in all.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExplainArgs {
@@ -26,8 +31,10 @@ pub(super) fn explain(common: &Common, args: &ExplainArgs) -> Result<Exit, Troub
     };
     let selected = run::selection(&project, &options)?;
     // Asked as by a plain run: a stage that acts outside is shown as ready.
-    let mut planner = run::planner(&project, &Options::default(), &selected, true);
-    let decisions = preview(&mut planner, &selected)?;
+    let link = run::link(&project, &options, Some(PATIENCE));
+    let mut planner = run::planner(&project, &Options::default(), &link, &selected, true);
+    let mut ask = |questions: &[crate::plan::Question]| remote::ask(&link, questions);
+    let decisions = preview_with(&mut planner, &selected, &mut ask)?;
     let stage = project.graph.find(&args.stage);
     let stage = stage.expect("the selection found it");
     let asked = decisions.into_iter().find(|(found, _)| *found == stage);

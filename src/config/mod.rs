@@ -14,6 +14,7 @@ mod node;
 mod params;
 mod parse;
 mod pipeline;
+mod remote;
 pub(crate) mod resources;
 mod scalar;
 mod schema;
@@ -25,6 +26,7 @@ pub(crate) mod suggest;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
+mod user;
 mod with;
 
 pub use checkpoints::Checkpoints;
@@ -35,6 +37,8 @@ pub use params::Overrides;
 pub use pipeline::{
     Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Span, StageSpec,
 };
+pub use remote::{Push, RemoteSpec};
 pub use resources::{Pools, Resources};
 pub use schema::{schema, schema_text};
 pub use store::StoreSpec;
+pub use user::User;

@@ -11,6 +11,7 @@ use stages::{Effect, Params, Stage};
 use super::checkpoints::Checkpoints;
 use super::resources::{Pools, Resources};
 
+use super::remote::RemoteSpec;
 use super::store::StoreSpec;
 
 /// Byte range in the text of `pipeline.yaml`.
@@ -43,6 +44,8 @@ pub struct Pipeline {
     pub checkpoints: Checkpoints,
     /// `store:`: where results are kept, and how long.
     pub store: StoreSpec,
+    /// `remote:`: where results are fetched from and put.
+    pub remote: RemoteSpec,
     /// `default:`: what a plain run makes; `None` means every stage without an outside
     /// effect.
     pub default: Option<Vec<String>>,

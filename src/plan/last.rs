@@ -40,6 +40,9 @@ pub struct LastResult {
     pub outcome: serde_json::Value,
     /// When, where and how long.
     pub made: Made,
+    /// Whether its bytes were left at the remote.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distant: bool,
 }
 
 impl LastResult {
@@ -105,8 +108,9 @@ impl Last {
         self.entries.values()
     }
 
-    /// Makes `record` the last result of `stage`; writes nothing if it is already.
-    pub fn set(&mut self, stage: &str, record: &Record) -> Result<(), PlanError> {
+    /// Makes `record` the last result of `stage`; writes nothing if it is already. `distant`: its
+    /// bytes were left at the remote.
+    pub fn set(&mut self, stage: &str, record: &Record, distant: bool) -> Result<(), PlanError> {
         let entry = LastResult {
             stage: stage.to_owned(),
             key: record.key,
@@ -118,6 +122,7 @@ impl Last {
                 log: None,
                 ..record.made.clone()
             },
+            distant,
         };
         if self.entries.get(stage) == Some(&entry) {
             return Ok(());
@@ -202,9 +207,9 @@ mod tests {
     fn the_last_line_of_a_stage_counts_and_a_torn_one_costs_only_itself() {
         let dir = tempfile::tempdir().unwrap();
         let mut last = Last::load(dir.path(), "laptop");
-        last.set("a", &record("1")).unwrap();
-        last.set("b", &record("2")).unwrap();
-        last.set("a", &record("3")).unwrap();
+        last.set("a", &record("1"), false).unwrap();
+        last.set("b", &record("2"), false).unwrap();
+        last.set("a", &record("3"), false).unwrap();
         let file = dir.path().join("last/laptop.jsonl");
         let whole = fs::read(&file).unwrap();
         let found = |key: &str| {
@@ -215,7 +220,7 @@ mod tests {
         for length in 0..whole.len() {
             fs::write(&file, &whole[..length]).unwrap();
             let mut last = Last::load(dir.path(), "laptop");
-            last.set("c", &record("4")).unwrap();
+            last.set("c", &record("4"), false).unwrap();
             assert_eq!(found("c"), Some(record("4").key), "cut at {length}");
         }
         assert_eq!(found("b"), Some(record("2").key));
@@ -227,12 +232,13 @@ mod tests {
         let mut last = Last::load(dir.path(), "p");
         let file = dir.path().join("last/p.jsonl");
         for round in 0..2500 {
-            last.set("a", &record(&(round / 2).to_string())).unwrap();
+            last.set("a", &record(&(round / 2).to_string()), false)
+                .unwrap();
         }
         let lines = fs::read_to_string(&file).unwrap();
         assert!(lines.lines().filter(|line| !line.is_empty()).count() < 1010);
         let before = fs::metadata(&file).unwrap().len();
-        last.set("a", &record("1249")).unwrap();
+        last.set("a", &record("1249"), false).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().len(), before);
         let last = Last::load(dir.path(), "p");
         assert_eq!(last.get("a").unwrap().key, record("1249").key);

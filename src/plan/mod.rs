@@ -17,9 +17,9 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, Options, Planner, Settled};
+pub use decide::{Decision, Options, Planner, Question, Settled};
 pub use error::PlanError;
 pub use input::{Inputs, Item, Origin};
 pub use last::{Last, LastResult};
-pub use preview::preview;
+pub use preview::{Ask, preview, preview_with};
 pub use reason::Reason;

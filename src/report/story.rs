@@ -140,15 +140,23 @@ impl Story {
             Event::StageFresh {
                 stage,
                 restored: true,
+                remote,
                 made_millis,
                 ..
             } => {
                 self.running.remove(stage);
                 let took = units::duration(*made_millis);
-                let text = format!("restored from the store, took {took} when made");
+                let from = if *remote { "remote" } else { "store" };
+                let text = format!("restored from the {from}, took {took} when made");
                 vec![self.row(stage, &self.paint.dim(&text))]
             }
-            Event::StageWaiting { stage, pid, host, since, command } => {
+            Event::StageWaiting {
+                stage,
+                pid,
+                host,
+                since,
+                command,
+            } => {
                 let text = waits(*pid, host, since, command);
                 vec![self.row(stage, &self.paint.dim(&text))]
             }
@@ -172,11 +180,41 @@ impl Story {
                 wanted,
                 passed: false,
             } => vec![self.row(stage, &gate_broken(self.paint, metric, *value, wanted))],
+            Event::StagePulled {
+                stage,
+                bytes,
+                millis,
+                ..
+            } if *bytes > 0 => {
+                vec![self.moved(stage, "fetched", *bytes, *millis)]
+            }
+            Event::StagePushed {
+                stage,
+                bytes,
+                millis,
+                ..
+            } if *bytes > 0 => {
+                vec![self.moved(stage, "put to the remote", *bytes, *millis)]
+            }
             Event::StageFresh { .. }
+            | Event::RemoteProgress { .. }
+            | Event::StagePulled { .. }
+            | Event::StagePushed { .. }
+            | Event::RemoteDone { .. }
             | Event::Gate { .. }
             | Event::StageReady { .. }
             | Event::RunFinished { .. } => Vec::new(),
         }
+    }
+
+    fn moved(&self, stage: &str, what: &str, bytes: u64, millis: u64) -> String {
+        let (size, took) = (units::bytes(bytes), units::duration(millis));
+        self.row(stage, &self.paint.dim(&format!("{what}: {size} in {took}")))
+    }
+
+    /// How far bytes to or from the remote are, as a line of its own.
+    pub(crate) fn moving_line(&self, stage: &str, doing: &str, bytes: u64, total: u64) -> String {
+        self.row(stage, &self.paint.dim(&moving(doing, bytes, total)))
     }
 
     fn started(&self, stage: &str, reasons: &[String], attempt: u32) -> Vec<String> {
@@ -274,7 +312,10 @@ impl Story {
         let took = units::duration(millis);
         if let Some(pause) = pause {
             let pause = units::duration(pause);
-            let text = format!("failed after {took}, tries again in {pause}: {}", error.message);
+            let text = format!(
+                "failed after {took}, tries again in {pause}: {}",
+                error.message
+            );
             return vec![self.row(stage, &self.paint.yellow(&text))];
         }
         let what = self.paint.red("failed");
@@ -302,6 +343,16 @@ impl Story {
         }
         lines
     }
+}
+
+/// How far bytes are on their way.
+pub(crate) fn moving(doing: &str, bytes: u64, total: u64) -> String {
+    let what = if doing == "push" {
+        "goes to the remote"
+    } else {
+        "comes from the remote"
+    };
+    format!("{what}: {} of {}", units::bytes(bytes), units::bytes(total))
 }
 
 /// Whose result is waited for.

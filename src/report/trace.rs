@@ -80,7 +80,11 @@ impl Trace {
                 again,
                 ..
             } => {
-                let ended = if *again { "failed, tries again" } else { "failed" };
+                let ended = if *again {
+                    "failed, tries again"
+                } else {
+                    "failed"
+                };
                 self.end(stage, &format!("{ended}: {}", error.code));
             }
             Event::StageSkipped { stage, because } => self.end(stage, because),
@@ -89,6 +93,8 @@ impl Trace {
                 restored: true,
                 ..
             } => self.instant(stage, "restored"),
+            Event::StagePulled { stage, .. } => self.instant(stage, "fetched from the remote"),
+            Event::StagePushed { stage, .. } => self.instant(stage, "put to the remote"),
             Event::StageWaiting { stage, .. } => self.instant(stage, "waits for another process"),
             Event::Stage {
                 stage,

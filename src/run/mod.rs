@@ -25,6 +25,7 @@ mod pools;
 mod prepare;
 mod process;
 mod project;
+pub mod remote;
 mod scheduler;
 mod settle;
 mod shell;
@@ -33,11 +34,13 @@ mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::config::{Faults, Pools};
 use crate::event::Envelope;
 use crate::graph::Graph;
 use crate::plan::{self, Planner};
+pub use remote::Link;
 use scheduler::Scheduler;
 
 pub use accept::{AcceptError, Accepted, accept};
@@ -83,6 +86,8 @@ pub struct Options {
     pub inside_only: bool,
     /// Whether `pipeline.lock` is brought up to date.
     pub write_lock: bool,
+    /// The remote is neither asked nor given anything.
+    pub no_remote: bool,
 }
 
 /// How a run ended.
@@ -124,9 +129,22 @@ pub fn run(
     let selected = selection(project, options)?;
     // What a killed run left half built.
     project.store.sweep_asides(&project.out().join(out::ASIDES));
-    let planner = planner(project, options, &selected, false);
-    let scheduler = Scheduler::new(project, options, planner, selected, tell, None);
-    scheduler.run().map(|(verdict, _)| verdict)
+    loop {
+        let link = link(project, options, None);
+        let planner = planner(project, options, &link, &selected, false);
+        let selected = selected.clone();
+        let scheduler = Scheduler::new(project, options, planner, link, selected, tell, None);
+        // What the remote said did not hold; what was made instead is there by now.
+        match scheduler.run()? {
+            (Verdict::Superseded, _) => {}
+            (verdict, _) => return Ok(verdict),
+        }
+    }
+}
+
+/// The way to the project's remote, as these options allow it. After `patience` it is left alone.
+pub fn link(project: &Project, options: &Options, patience: Option<Duration>) -> Link {
+    Link::new(&project.remote, options.no_remote, options.frozen, patience)
 }
 
 /// The stages that a run works on, in order.
@@ -148,6 +166,7 @@ fn forced_exist(graph: &Graph, project: &Project, options: &Options) -> Result<(
 pub fn planner<'a>(
     project: &'a Project,
     options: &Options,
+    link: &Link,
     selected: &[usize],
     preview: bool,
 ) -> Planner<'a> {
@@ -165,6 +184,7 @@ pub fn planner<'a>(
         forced: options.forced.clone(),
         named,
         preview,
+        remote: link.is_there(),
     };
     Planner::new(&project.pipeline, &project.store, &project.lock, asked)
 }

@@ -2,6 +2,7 @@
 //! whole of what they say. One binary; one module a feature.
 
 mod accept;
+mod bucket;
 mod builtin;
 mod cache;
 mod campaign;
@@ -10,6 +11,8 @@ mod failures;
 mod interrupt;
 mod pools;
 mod project;
+mod proxy;
+mod remote;
 mod resume;
 mod run;
 mod store;
