@@ -102,8 +102,9 @@ pub(crate) struct Scheduler<'a> {
     pub(super) open: Vec<usize>,
     /// The remote, and what is under way there.
     pub(super) far: Far,
-    /// Whether the machine was looked at.
+    /// Whether the machine was looked at, and what it has.
     opened: bool,
+    pub(super) machine: Option<Machine>,
     /// Whether any stage began.
     pub(super) something_ran: bool,
     /// Lock entries that this run settled.
@@ -173,6 +174,7 @@ impl<'a> Scheduler<'a> {
             open: Vec::new(),
             far: Far::new(link),
             opened: false,
+            machine: None,
             something_ran: false,
             locked: Lock::default(),
             tally: Tally::default(),
@@ -240,21 +242,26 @@ impl<'a> Scheduler<'a> {
     /// Looks at the machine, and whether it has room for every stage that may run.
     fn open_pools(&mut self) -> Result<(), RunError> {
         let project = self.project;
-        let may_run = |stage: &usize| {
-            let state = &self.states[*stage];
-            let open = matches!(state, State::Waiting(_) | State::Queued | State::Wanting);
-            open && self.inside[*stage]
+        let among = |wanted: fn(&State) -> bool| -> Vec<usize> {
+            let selected = self.selected.iter().copied();
+            selected
+                .filter(|stage| wanted(&self.states[*stage]))
+                .collect()
         };
-        let stages = self.selected.iter().copied().filter(may_run);
-        let stages: Vec<usize> = stages.collect();
+        let may_run =
+            |state: &State| matches!(state, State::Waiting(_) | State::Queued | State::Wanting);
+        let stages = among(may_run);
+        // Those at the remote run only if their bytes cannot be had: no reason to refuse.
+        let all = among(|state| !matches!(state, State::Settled | State::Ready));
         let machine = Machine::look(
-            &claims::wanted(&project.pipeline, &stages),
+            &claims::wanted(&project.pipeline, &all),
             &self.options.pools,
             &project.pipeline.pools,
             self.options.jobs,
             project.store.home(),
         );
         claims::check(&project.pipeline, &stages, &machine)?;
+        self.machine = Some(machine.clone());
         self.pools.open(machine);
         Ok(())
     }

@@ -221,7 +221,7 @@ impl Scheduler<'_> {
         self.notice("locked::other-bytes", text);
     }
 
-    fn failed(&mut self, stage: usize, error: StageError, millis: u64) {
+    pub(super) fn failed(&mut self, stage: usize, error: StageError, millis: u64) {
         let people = error.code.ends_with(PEOPLE);
         if people {
             self.tally.people = true;

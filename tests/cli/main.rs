@@ -6,6 +6,7 @@ mod bucket;
 mod builtin;
 mod cache;
 mod campaign;
+mod compared;
 mod crash;
 mod failures;
 mod interrupt;

@@ -90,9 +90,31 @@ pub(super) fn assert_sound(remote: &Path) {
 fn a_second_checkout_runs_nothing_and_fetches_only_what_is_shown() {
     let (_remote, line, one) = filled();
     let two = checkout(&line);
-    insta::assert_snapshot!(two.ok(&["plan"]), @"");
+    insta::assert_snapshot!(two.ok(&["plan"]), @r"
+      rows      restore from the remote
+      train     restore from the remote
+      eval      restore from the remote
+
+    3 stages to restore from the remote
+    ");
     assert_eq!(blobs(&two), 0, "a plan fetches no bytes");
-    insta::assert_snapshot!(two.says(&["run"]), @"");
+    insta::assert_snapshot!(two.says(&["run"]), @r"
+    exit 0
+    ----- stdout -----
+    three, profile default
+
+      rows      restored from the remote, took [TIME] when made
+      train     restored from the remote, took [TIME] when made
+      eval      restored from the remote, took [TIME] when made
+      eval      fetched: 5 B in [TIME]
+
+      rows      restored
+      train     restored
+      eval      restored
+
+      done in [TIME], 0 stages ran
+      results  out/default/
+    ");
     assert_eq!(
         two.files("out"),
         one.files("out")
@@ -113,7 +135,13 @@ fn a_second_checkout_runs_nothing_and_fetches_only_what_is_shown() {
     two.ok(&["run"]);
     let said = two.ok(&["run"]);
     assert!(said.starts_with("up to date: 3 stages"), "{said}");
-    insta::assert_snapshot!(two.ok(&["plan"]), @"");
+    insta::assert_snapshot!(two.ok(&["plan"]), @r"
+      rows      up to date, left at the remote
+      train     up to date, left at the remote
+      eval      up to date
+
+    3 stages up to date
+    ");
 
     // A consumer changes: what it reads comes, and nothing of what that was made of.
     two.edit("pipeline.yaml", "wc -l", "wc -c");
@@ -202,7 +230,7 @@ fn a_bad_blob_is_refused_and_its_stage_runs_and_puts_it_right() {
 fn a_record_that_is_none_of_its_key_is_refused() {
     let (remote, line, one) = filled();
     let records = below(&remote.path().join("v1/keys"));
-    let model = one.files("out");
+    let model = one.read("out/default/eval/score.txt");
     for forge in [
         // Outputs of another key, under this one; a changed part; no record; half a one.
         |_: &str, other: &str| other.to_owned(),
@@ -222,7 +250,7 @@ fn a_record_that_is_none_of_its_key_is_refused() {
         let said = two.says(&["run"]);
         assert!(said.starts_with("exit 0"), "{said}");
         assert!(said.contains("is no record of its key"), "{said}");
-        assert_eq!(two.files("out"), model);
+        assert_eq!(two.read("out/default/eval/score.txt"), model);
         two.verify();
         // Who pushes puts them right.
         let three = checkout(&line);
@@ -291,7 +319,15 @@ fn the_ci_of_a_pull_request_pushes_nothing() {
     let said = in_request(&["run"]);
     assert!(said.starts_with("exit 0"), "{said}");
     assert_eq!(below(remote.path()), Vec::<PathBuf>::new());
-    insta::assert_snapshot!(in_request(&["cache", "push"]), @"");
+    insta::assert_snapshot!(in_request(&["cache", "push"]), @r"
+    exit 2
+    ----- stderr -----
+    remote::pull-request
+
+      × this is the CI of a pull request (`GITHUB_EVENT_NAME`): nothing of it is put to the remote
+      help: push from the branch it goes into; `push: always` or TUNESMITH_REMOTE_PUSH=always does it
+            anyway
+    ");
     one.edit("pipeline.yaml", "push: true", "push: always");
     let said = in_request(&["cache", "push"]);
     assert!(said.contains("put 3 results"), "{said}");
@@ -309,18 +345,38 @@ fn push_pull_and_du_by_hand() {
         Vec::<PathBuf>::new(),
         "only when asked"
     );
-    insta::assert_snapshot!(one.ok(&["cache", "push", "train"]), @"");
-    insta::assert_snapshot!(one.ok(&["cache", "push"]).replace(&remote.path().display().to_string(), "[REMOTE]"), @"");
-    insta::assert_snapshot!(one.ok(&["cache", "du", "--remote"]).replace(&remote.path().display().to_string(), "[REMOTE]"), @"");
+    let shown = |said: String| said.replace(&remote.path().display().to_string(), "[REMOTE]");
+    insta::assert_snapshot!(shown(one.ok(&["cache", "push", "train"])), @r"
+      rows  13.9 kB in 1 blob
+      train  13.9 kB in 1 blob
+    put 2 results (27.8 kB) to [REMOTE]; 0 there already
+    ");
+    insta::assert_snapshot!(one.ok(&["cache", "push"]).replace(&remote.path().display().to_string(), "[REMOTE]"), @r"
+      eval  5 B in 1 blob
+    put 1 result (5 B) to [REMOTE]; 2 there already
+    ");
+    insta::assert_snapshot!(one.ok(&["cache", "du", "--remote"]).replace(&remote.path().display().to_string(), "[REMOTE]"), @r"
+    at [REMOTE]: 27.8 kB in 3 blobs, 3 records
+    ");
     let two = checkout(&line);
-    insta::assert_snapshot!(two.ok(&["cache", "pull", "rows"]).replace(&remote.path().display().to_string(), "[REMOTE]"), @"");
+    insta::assert_snapshot!(two.ok(&["cache", "pull", "rows"]).replace(&remote.path().display().to_string(), "[REMOTE]"), @r"
+      rows  13.9 kB in 1 blob
+    fetched 1 result (13.9 kB) from [REMOTE]; 0 here already
+    ");
     assert_eq!(blobs(&two), 1);
     two.ok(&["cache", "pull"]);
     assert_eq!(blobs(&two), 3);
     two.verify();
     assert_eq!(started(&two.ok(&["run", "--json", "--no-remote"])), 0);
     let none = checkout("");
-    insta::assert_snapshot!(none.says(&["cache", "pull"]), @"");
+    insta::assert_snapshot!(none.says(&["cache", "pull"]), @r"
+    exit 2
+    ----- stderr -----
+    remote::none
+
+      × there is no remote
+      help: write `remote: s3://bucket/prefix` into pipeline.yaml, or set TUNESMITH_REMOTE
+    ");
 }
 
 #[test]
@@ -382,7 +438,7 @@ fn a_folder_is_read_by_http_also_when_half_of_all_requests_break() {
             .count(),
         0
     );
-    assert_eq!(three.files("out"), one.files("out"));
+    assert!(three.files("out") == one.files("out"));
     let (passed, broken) = proxy.counts();
     assert!(
         broken >= 3,

@@ -106,8 +106,9 @@ impl Health {
         if self.stopped.load(Ordering::Relaxed) {
             return stopped("it was told to stop");
         }
-        if self.until.is_some_and(|until| Instant::now() > until) {
-            self.leave_alone();
+        if self.until.is_some_and(|until| Instant::now() > until) && !self.left_alone() {
+            self.count("remote::timeout", "there was no time to ask for everything");
+            self.state().left_alone = true;
         }
         if self.left_alone() {
             return stopped("the remote is left alone");
@@ -156,10 +157,6 @@ impl Health {
 
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn leave_alone(&self) {
-        self.state().left_alone = true;
     }
 
     pub(super) fn left_alone(&self) -> bool {

@@ -54,14 +54,17 @@ impl Remote {
             .unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Stores a small object unless a good one is there.
+    /// Stores a small object unless a good one is there. `true` if its bytes went: a try whose
+    /// answer was lost may have stored it, and then the next one finds it there.
     fn put(&self, path: &str, bytes: &[u8]) -> Result<bool, Refusal> {
         let over = self.is_bad(path);
-        let put = self
-            .health
-            .request(|| self.objects.put(path, bytes, over))?;
+        let mut tries = 0;
+        let put = self.health.request(|| {
+            tries += 1;
+            self.objects.put(path, bytes, over)
+        })?;
         self.bad().remove(path);
-        Ok(put)
+        Ok(put || tries > 1)
     }
 
     /// Whether the blob was sent; `false` if it was there.

@@ -64,7 +64,8 @@ pub(crate) struct Cloud {
     store: Arc<dyn ObjectStore>,
     parts: Arc<dyn MultipartStore>,
     prefix: Path,
-    runtime: Runtime,
+    /// There until the store goes.
+    runtime: Option<Runtime>,
     stop: watch::Sender<bool>,
 }
 
@@ -90,7 +91,7 @@ impl Cloud {
             store,
             parts,
             prefix: Path::from(prefix),
-            runtime,
+            runtime: Some(runtime),
             stop: watch::channel(false).0,
         })
     }
@@ -100,13 +101,19 @@ impl Cloud {
         steps.chain(Path::from(path).parts()).collect()
     }
 
+    fn runtime(&self) -> &Runtime {
+        self.runtime
+            .as_ref()
+            .expect("it is there until the store goes")
+    }
+
     /// Waits on this thread for an answer, or until it is to stop.
     fn wait<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Error>, Refusal> {
         let mut stop = self.stop.subscribe();
-        self.runtime.block_on(async {
+        self.runtime().block_on(async {
             tokio::select! {
                 done = work => Ok(done),
                 _ = stop.wait_for(|stop| *stop) => {
@@ -120,9 +127,8 @@ impl Cloud {
 impl Drop for Cloud {
     fn drop(&mut self) {
         // A blocking request may still be under way: nobody waits for it.
-        let runtime = Builder::new_current_thread().build();
-        if let Ok(empty) = runtime {
-            std::mem::replace(&mut self.runtime, empty).shutdown_background();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }
@@ -324,7 +330,7 @@ impl Objects for Cloud {
         if sent.is_err() {
             // Best effort: what cannot be dropped now, the bucket's own rules drop.
             let _left = self
-                .runtime
+                .runtime()
                 .block_on(self.parts.abort_multipart(&place, &id));
         }
         sent

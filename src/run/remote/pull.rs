@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cache::{KeyParts, Moved, Record, Remote, Store, Unmoved};
+use stages::StageError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 
+use super::super::claims;
 use super::super::executor::Voice;
 use super::super::job::{Job, Message};
 use super::super::log::bring_back;
@@ -23,6 +25,7 @@ use super::link::{Link, Pushing, answer};
 use super::push::{Meter, Push, Pusher};
 use super::pushed::Pushed;
 use super::words::complaints;
+use crate::config::Fault;
 use crate::event::Event;
 use crate::plan::{Inputs, Origin, Question, Reason};
 
@@ -272,6 +275,21 @@ impl Scheduler<'_> {
         if self.closed() {
             self.skip(stage, "nothing new is begun");
             self.nothing_comes(stage, "nothing new is begun");
+            return;
+        }
+        // Looked at only now, for nobody thought that it would run.
+        let pipeline = &self.project.pipeline;
+        let machine = self.machine.as_ref();
+        let room = machine.map(|machine| claims::check(pipeline, &[stage], machine));
+        if let Some(Err(faults)) = room {
+            let Fault {
+                code,
+                message,
+                mend,
+                ..
+            } = &faults.items[0];
+            let error = StageError::new(code, message, mend).at("resources");
+            self.failed(stage, error, 0);
             return;
         }
         self.queue_if_it_may(stage, job, &[reason]);
