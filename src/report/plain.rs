@@ -58,10 +58,8 @@ impl<W: Write> Listener for Plain<W> {
                 doing,
                 bytes,
                 total,
-            } => {
-                if self.due(&format!("{doing} {stage}"), told.at) {
-                    lines.push(self.story.moving_line(stage, doing, *bytes, *total));
-                }
+            } if self.due(&format!("{doing} {stage}"), told.at) => {
+                lines.push(self.story.moving_line(stage, doing, *bytes, *total));
             }
             Event::Stage { stage, .. } if lines.is_empty() && self.due(stage, told.at) => {
                 lines.extend(self.story.progress_line(stage));

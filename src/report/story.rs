@@ -145,10 +145,7 @@ impl Story {
                 ..
             } => {
                 self.running.remove(stage);
-                let took = units::duration(*made_millis);
-                let from = if *remote { "remote" } else { "store" };
-                let text = format!("restored from the {from}, took {took} when made");
-                vec![self.row(stage, &self.paint.dim(&text))]
+                vec![self.restored(stage, *remote, *made_millis)]
             }
             Event::StageWaiting {
                 stage,
@@ -180,31 +177,45 @@ impl Story {
                 wanted,
                 passed: false,
             } => vec![self.row(stage, &gate_broken(self.paint, metric, *value, wanted))],
+            Event::RemoteProgress { .. }
+            | Event::StagePulled { .. }
+            | Event::StagePushed { .. }
+            | Event::RemoteDone { .. } => self.of_remote(&told.event),
+            Event::StageFresh { .. }
+            | Event::Gate { .. }
+            | Event::StageReady { .. }
+            | Event::RunFinished { .. } => Vec::new(),
+        }
+    }
+
+    fn restored(&self, stage: &str, remote: bool, millis: u64) -> String {
+        let from = if remote { "remote" } else { "store" };
+        let took = units::duration(millis);
+        let text = format!("restored from the {from}, took {took} when made");
+        self.row(stage, &self.paint.dim(&text))
+    }
+
+    /// What moved to the remote or from it; where nothing did, nothing is said.
+    fn of_remote(&self, event: &Event) -> Vec<String> {
+        let (stage, what, bytes, millis) = match event {
             Event::StagePulled {
                 stage,
                 bytes,
                 millis,
                 ..
-            } if *bytes > 0 => {
-                vec![self.moved(stage, "fetched", *bytes, *millis)]
-            }
+            } => (stage, "fetched", *bytes, *millis),
             Event::StagePushed {
                 stage,
                 bytes,
                 millis,
                 ..
-            } if *bytes > 0 => {
-                vec![self.moved(stage, "put to the remote", *bytes, *millis)]
-            }
-            Event::StageFresh { .. }
-            | Event::RemoteProgress { .. }
-            | Event::StagePulled { .. }
-            | Event::StagePushed { .. }
-            | Event::RemoteDone { .. }
-            | Event::Gate { .. }
-            | Event::StageReady { .. }
-            | Event::RunFinished { .. } => Vec::new(),
+            } => (stage, "put to the remote", *bytes, *millis),
+            _ => return Vec::new(),
+        };
+        if bytes == 0 {
+            return Vec::new();
         }
+        vec![self.moved(stage, what, bytes, millis)]
     }
 
     fn moved(&self, stage: &str, what: &str, bytes: u64, millis: u64) -> String {

@@ -109,7 +109,7 @@ impl Remote {
             wanted: *digest,
             seen,
         };
-        let again = |one: &mut super::Request<'_>| self.health.request(|| one());
+        let again = |one: &mut super::Request<'_>| self.health.request(&mut *one);
         let sent = self.objects.put_parts(&path, &mut reading, size, &again);
         sent.map_err(|refusal| match refusal.kind {
             RefusalKind::Own => self.health.note(refusal),

@@ -172,13 +172,12 @@ impl Scheduler<'_> {
         if !matches!(self.states[stage], State::Asking) {
             return;
         }
-        match record {
-            Some(record) => self.distant(stage, record, false),
-            None => {
-                let away = self.far.away.remove(&stage);
-                let Away { job, reasons, .. } = away.expect("who asks is away");
-                self.queue_if_it_may(stage, job, &reasons);
-            }
+        if let Some(record) = record {
+            self.distant(stage, record, false);
+        } else {
+            let away = self.far.away.remove(&stage);
+            let Away { job, reasons, .. } = away.expect("who asks is away");
+            self.queue_if_it_may(stage, job, &reasons);
         }
         self.advance();
     }
@@ -433,18 +432,16 @@ impl Scheduler<'_> {
             let Some(remote) = self.far.remote() else {
                 continue;
             };
-            let pusher = match &self.far.pusher {
-                Some(pusher) => pusher,
-                None => {
-                    let to = to.clone();
-                    let tell = move |stage, push| {
-                        // The scheduler listens until every push has ended.
-                        let _gone = to.send((stage, Message::Push(push)));
-                    };
-                    let pusher = Pusher::start(remote, &self.project.store, tell);
-                    self.far.pusher.insert(pusher)
-                }
-            };
+            if self.far.pusher.is_none() {
+                let to = to.clone();
+                let tell = move |stage, push| {
+                    // The scheduler listens until every push has ended.
+                    let _gone = to.send((stage, Message::Push(push)));
+                };
+                let pusher = Pusher::start(remote, &self.project.store, tell);
+                self.far.pusher = Some(pusher);
+            }
+            let pusher = self.far.pusher.as_ref().expect("it was just started");
             pusher.order(stage, record);
             self.far.under_way += 1;
         }
