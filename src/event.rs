@@ -82,6 +82,21 @@ pub enum Event {
         /// Its command line; empty if it did not say.
         command: String,
     },
+    /// Every cell that a stage picks from is measured, and one goes on.
+    StagePicked {
+        /// Stage id of the one that picks.
+        stage: String,
+        /// The measured cell, `val-eval[lr=1e-4]`.
+        cell: String,
+        /// `val-eval.tool_selection`.
+        metric: String,
+        /// Its value there.
+        value: f64,
+        /// Whether the largest wins, or the smallest.
+        largest: bool,
+        /// How many cells there were.
+        among: usize,
+    },
     /// A running stage says something.
     Stage {
         /// Stage id.
@@ -220,7 +235,15 @@ mod tests {
                 since: text(),
                 command: text(),
             },
-            Event::StageWaiting { .. } => Event::Stage {
+            Event::StageWaiting { .. } => Event::StagePicked {
+                stage: text(),
+                cell: text(),
+                metric: text(),
+                value: 0.0,
+                largest: true,
+                among: 0,
+            },
+            Event::StagePicked { .. } => Event::Stage {
                 stage: text(),
                 said: StageEvent::Log { text: text() },
             },

@@ -33,7 +33,7 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     let text = if args.json {
         forecast::json(&project.pipeline, &decisions)
     } else {
-        forecast::text(&project.pipeline, &decisions)
+        forecast::text(&project.pipeline, &decisions, planner.picks())
     };
     screen::say(&text);
     let stale = decisions

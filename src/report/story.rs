@@ -38,6 +38,8 @@ pub(crate) struct Story {
     width: usize,
     running: BTreeMap<String, Progress>,
     summary: Summary,
+    /// Which cell a stage reads, until something follows from it.
+    picks: BTreeMap<String, String>,
 }
 
 impl Story {
@@ -49,6 +51,7 @@ impl Story {
             width: 8,
             running: BTreeMap::new(),
             summary: Summary::default(),
+            picks: BTreeMap::new(),
         }
     }
 
@@ -81,6 +84,17 @@ impl Story {
     pub(crate) fn hear(&mut self, told: &Envelope) -> Vec<String> {
         self.summary.hear(told);
         let mut lines = self.lines(told);
+        // A pick is told when something follows from it.
+        if let Event::StageStarted { stage, .. }
+        | Event::StageFresh {
+            stage,
+            restored: true,
+            ..
+        } = &told.event
+            && let Some(text) = self.picks.remove(stage)
+        {
+            lines.insert(0, self.row(stage, &text));
+        }
         if !lines.is_empty()
             && let Some(header) = self.header.take()
         {
@@ -148,7 +162,27 @@ impl Story {
                 let text = format!("restored from the store, took {took} when made");
                 vec![self.row(stage, &self.paint.dim(&text))]
             }
-            Event::StageWaiting { stage, pid, host, since, command } => {
+            Event::StagePicked {
+                stage,
+                cell,
+                metric,
+                value,
+                largest,
+                among,
+            } => {
+                let extreme = if *largest { "largest" } else { "smallest" };
+                let value = units::figure(*value);
+                let text = format!("picks {cell}: {metric} {value}, the {extreme} of {among}");
+                self.picks.insert(stage.clone(), text);
+                Vec::new()
+            }
+            Event::StageWaiting {
+                stage,
+                pid,
+                host,
+                since,
+                command,
+            } => {
                 let text = waits(*pid, host, since, command);
                 vec![self.row(stage, &self.paint.dim(&text))]
             }
@@ -274,7 +308,10 @@ impl Story {
         let took = units::duration(millis);
         if let Some(pause) = pause {
             let pause = units::duration(pause);
-            let text = format!("failed after {took}, tries again in {pause}: {}", error.message);
+            let text = format!(
+                "failed after {took}, tries again in {pause}: {}",
+                error.message
+            );
             return vec![self.row(stage, &self.paint.yellow(&text))];
         }
         let what = self.paint.red("failed");

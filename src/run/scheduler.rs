@@ -25,8 +25,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::executor::{Voice, perform};
 use super::claims;
+use super::executor::{Voice, perform};
 use super::job::{Job, Message};
 use super::journal::Journal;
 use super::machine::{Machine, cores};
@@ -264,7 +264,9 @@ impl<'a> Scheduler<'a> {
             if !matches!(self.states[stage], State::Waiting(_)) {
                 continue;
             }
-            match self.planner.decide(stage, &self.settled) {
+            let decided = self.planner.decide(stage, &self.settled);
+            self.tell_pick(stage);
+            match decided {
                 Ok(Decision::Fresh { record, restored }) => self.fresh(stage, &record, restored),
                 Ok(Decision::Run {
                     key,
@@ -318,7 +320,7 @@ impl<'a> Scheduler<'a> {
             threads,
             network: !self.options.frozen,
             forced: self.options.recompute
-                || self.options.forced.contains(&spec.id)
+                || self.planner.forces(stage)
                 || spec.effect == stages::Effect::External,
             log: self.project.log(&spec.id),
             reasons,
@@ -379,17 +381,16 @@ impl<'a> Scheduler<'a> {
                 Some(change) = change(&mut watching) => self.look_again(change),
             }
         }
-        debug_assert!(self.jobs.is_empty(), "bug: stages are left that nothing can start");
+        debug_assert!(
+            self.jobs.is_empty(),
+            "bug: stages are left that nothing can start"
+        );
         self.watching = watching;
         Ok(())
     }
 
     /// Starts everything that slots are free for.
-    fn start(
-        &mut self,
-        to: &mpsc::UnboundedSender<(usize, Message)>,
-        executors: &mut JoinSet<()>,
-    ) {
+    fn start(&mut self, to: &mpsc::UnboundedSender<(usize, Message)>, executors: &mut JoinSet<()>) {
         while let Some((stage, held)) = self.pools.next() {
             if let Some(grant) = self.grants.remove(&stage) {
                 match (grant.send(held.clone()), self.running.get_mut(&stage)) {

@@ -41,6 +41,21 @@ impl Scheduler<'_> {
         self.settle(stage, record, &outcome);
     }
 
+    /// Which cell of a sweep the stage reads.
+    pub(super) fn tell_pick(&mut self, stage: usize) {
+        let Some(picked) = self.planner.picked(stage).cloned() else {
+            return;
+        };
+        self.say(Event::StagePicked {
+            stage: self.id(stage),
+            cell: picked.cell,
+            metric: picked.metric,
+            value: picked.value,
+            largest: picked.largest,
+            among: picked.among,
+        });
+    }
+
     /// Brings the stage's folder of results up to date.
     pub(super) fn show(&mut self, stage: usize, record: &Record, fresh: bool) {
         let spec = self.spec(stage);

@@ -13,5 +13,6 @@ mod project;
 mod resume;
 mod run;
 mod store;
+mod sweep;
 mod together;
 mod watch;
