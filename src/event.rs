@@ -48,6 +48,9 @@ pub enum Event {
         /// When its making began, RFC 3339.
         #[serde(default)]
         made_at: String,
+        /// Its key, 64 hex digits.
+        #[serde(default)]
+        key: String,
     },
     /// A stage began.
     StageStarted {
@@ -114,6 +117,9 @@ pub enum Event {
         outcome: Outcome,
         /// Whether its outputs are the same bytes as those of its last result.
         unchanged: bool,
+        /// Its key, 64 hex digits.
+        #[serde(default)]
+        key: String,
     },
     /// A stage failed.
     StageFailed {
@@ -218,6 +224,7 @@ mod tests {
                 restored: true,
                 made_millis: 0,
                 made_at: text(),
+                key: text(),
             },
             Event::StageFresh { .. } => Event::StageStarted {
                 stage: text(),
@@ -252,6 +259,7 @@ mod tests {
                 millis: 0,
                 outcome: Outcome::default(),
                 unchanged: false,
+                key: text(),
             },
             Event::StageDone { .. } => Event::StageFailed {
                 stage: text(),

@@ -41,6 +41,8 @@ pub(crate) struct Fans<'a> {
     source: &'a str,
     chosen: &'a Chosen,
     found: Vec<Option<Fan>>,
+    /// Whether a matrix or a pick is at fault: what follows from that is not told.
+    broken: bool,
 }
 
 /// Why a stage's cells are not known yet.
@@ -71,11 +73,14 @@ impl<'a> Fans<'a> {
             picks: Vec::new(),
             own: Vec::new(),
             found: vec![None; drafts.len()],
+            broken: false,
             drafts,
             source,
             chosen,
         };
+        let before = faults.len();
         fans.read(faults);
+        fans.broken = faults.len() > before;
         fans.solve(faults);
         Some(fans)
     }
@@ -333,7 +338,9 @@ impl<'a> Fans<'a> {
                 candidates,
             });
         };
-        faults.push(fault);
+        if !self.broken {
+            faults.push(fault);
+        }
         None
     }
 }

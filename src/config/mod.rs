@@ -6,6 +6,7 @@
 mod action;
 mod cell;
 mod checkpoints;
+mod edit;
 mod expression;
 mod fan;
 mod fault;
@@ -35,6 +36,7 @@ mod with;
 
 pub use cell::{Cell, Selector};
 pub use checkpoints::Checkpoints;
+pub use edit::{Edited, edit};
 pub use fault::{Fault, Faults};
 pub(crate) use load::load_lenient;
 pub use load::{find, load};

@@ -41,7 +41,7 @@ pub(crate) fn tell(sets: &[String], length: usize, faults: &mut [Fault]) {
 }
 
 fn put(tree: &mut Node, name: &str, text: &str, span: &Span) -> Result<(), Box<Fault>> {
-    let (stage, steps) = field(tree, name).map_err(|known| {
+    let (_, stage, steps) = field(tree, name).map_err(|known| {
         let message = format!("`{name}` names no field of a stage");
         let known = known.iter().map(String::as_str);
         let stage = name.split('.').next().unwrap_or_default();
@@ -76,13 +76,13 @@ fn read(text: &str) -> Result<Kind, String> {
     }
 }
 
-/// The stage that `name` begins with and the steps to the field in it, or the names of all
+/// The stage that `name` begins with, its node, and the steps to the field in it, or the names of all
 /// stages. What is no field of every stage is one of its parameters: `train.lr` is
 /// `train.with.lr`.
 pub(crate) fn field<'a>(
     tree: &'a mut Node,
     name: &str,
-) -> Result<(&'a mut Node, Vec<String>), Vec<String>> {
+) -> Result<(String, &'a mut Node, Vec<String>), Vec<String>> {
     let Kind::Map(entries) = &mut tree.kind else {
         return Err(Vec::new());
     };
@@ -109,7 +109,7 @@ pub(crate) fn field<'a>(
     if !own.concat().contains(&steps[0].as_str()) {
         steps.insert(0, "with".to_owned());
     }
-    Ok((&mut entry.value, steps))
+    Ok((entry.key.clone(), &mut entry.value, steps))
 }
 
 /// The value called `key` in a map, which is made where it is not there.

@@ -16,6 +16,7 @@ pub mod key;
 mod last;
 mod pick;
 mod preview;
+mod provenance;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -26,4 +27,5 @@ pub use input::{Inputs, Item, Origin};
 pub use last::{Last, LastResult};
 pub use pick::Picked;
 pub use preview::preview;
+pub use provenance::{Provenance, base};
 pub use reason::Reason;

@@ -134,6 +134,7 @@ impl Story {
                 millis,
                 outcome,
                 unchanged,
+                ..
             } => {
                 self.running.remove(stage);
                 self.done(stage, *millis, &outcome.notes, *unchanged)

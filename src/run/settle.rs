@@ -32,6 +32,7 @@ impl Scheduler<'_> {
             restored,
             made_millis: record.made.millis,
             made_at: record.made.started.clone(),
+            key: record.key.hex(),
         });
         self.show(stage, record, !restored);
         if restored {
@@ -180,6 +181,7 @@ impl Scheduler<'_> {
             millis: record.made.millis,
             outcome: outcome.clone(),
             unchanged: self.before.get(&stage) == Some(&digests),
+            key: record.key.hex(),
         });
         self.settle(stage, record, &outcome);
         if self.options.recompute {
