@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cache::Record;
+use cache::{Digest, Record};
 use clap::{Args, ValueEnum};
 use stages::Outcome;
 
@@ -176,17 +176,21 @@ impl Compared<'_> {
             records.sort_by(|a, b| b.made.started.cmp(&a.made.started));
             for record in records.iter().filter(|record| wanted(&record.made.stage)) {
                 let now = self.last.get(&record.made.stage);
-                if now.is_none_or(|last| last.key != record.key) {
+                let here = self.project.graph.find(&record.made.stage).is_some();
+                if !here || now.is_none_or(|last| last.key != record.key) {
                     add(self.row(&record.made.stage, &when(&record.made.started), record));
                 }
             }
         }
         for (name, lock) in &self.locks {
+            let beside = lock.stages(&pipeline.profile);
+            let beside = beside.flat_map(|(_, outputs)| outputs.values());
+            let beside: BTreeSet<String> = beside.map(Digest::hex).collect();
             for (stage, outputs) in lock.stages(&pipeline.profile) {
                 if !wanted(stage) {
                     continue;
                 }
-                match self.provenance.of(stage, outputs) {
+                match self.provenance.of(stage, outputs, &beside) {
                     Some(record) => add(self.row(stage, &shown(name), record)),
                     None if !ids.is_empty() => add(Row {
                         stage: stage.to_owned(),

@@ -100,7 +100,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
         verbose: args.verbose,
     };
     let env = |name: &str| std::env::var(name).ok();
-    let mut ci = Ci::of(&env, &project.pipeline.file);
+    let mut ci = Ci::of(&env, &project.pipeline);
     let mut trace = Trace::default();
     let mut listener = listener(args, &setting);
     let mut tell = |told: &Envelope| {

@@ -32,8 +32,14 @@ impl<'a> Provenance<'a> {
         Self { made }
     }
 
-    /// The record of a stage's cell with just these outputs.
-    pub fn of(&self, stage: &str, outputs: &BTreeMap<String, Digest>) -> Option<&'a Record> {
+    /// The record of a stage's cell with just these outputs. Where several keys made the same
+    /// bytes, the one that read what is `beside` it.
+    pub fn of(
+        &self,
+        stage: &str,
+        outputs: &BTreeMap<String, Digest>,
+        beside: &BTreeSet<String>,
+    ) -> Option<&'a Record> {
         let first = outputs.values().next()?;
         let made = self.made.get(&first.hex())?;
         let same = |record: &&&Record| {
@@ -43,7 +49,14 @@ impl<'a> Provenance<'a> {
                 })
         };
         let mut found: Vec<_> = made.iter().filter(same).collect();
-        found.sort_by_key(|record| record.made.stage == stage);
+        let read = |record: &Record| {
+            let inputs = record
+                .parts
+                .iter()
+                .filter(|(name, _)| name.starts_with("input."));
+            inputs.filter(|(_, value)| beside.contains(*value)).count()
+        };
+        found.sort_by_key(|record| (record.made.stage == stage, read(record)));
         found.last().map(|record| **record)
     }
 

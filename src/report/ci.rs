@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::listener::Listener;
 use super::units;
-use crate::config::Faults;
+use crate::config::{Faults, Gate, Pipeline};
 use crate::event::{Envelope, Event};
 
 /// What a job wants to hear of.
@@ -21,6 +21,8 @@ pub struct Ci {
     annotate: bool,
     /// The pipeline file as the repository has it.
     file: String,
+    /// Where gates stand, by stage and metric.
+    places: BTreeMap<(String, String), String>,
     title: String,
     rows: Vec<Row>,
     gates: Vec<String>,
@@ -36,13 +38,14 @@ struct Row {
 
 impl Ci {
     /// As the environment asks for; `None` outside a job.
-    pub fn of(env: &dyn Fn(&str) -> Option<String>, pipeline: &Path) -> Option<Self> {
+    pub fn of(env: &dyn Fn(&str) -> Option<String>, pipeline: &Pipeline) -> Option<Self> {
         let summary = env("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty());
         let annotate = env("GITHUB_ACTIONS").is_some_and(|value| value == "true");
         (summary.is_some() || annotate).then(|| Self {
             summary: summary.map(PathBuf::from),
             annotate,
-            file: in_repository(env, pipeline),
+            file: in_repository(env, &pipeline.file),
+            places: places(pipeline),
             ..Self::default()
         })
     }
@@ -172,13 +175,24 @@ impl Listener for Ci {
                 ));
                 if !passed {
                     let text = format!("{metric} is {value}, wanted {wanted}");
-                    self.annotation(":1:1", &format!("{stage}: gate"), &text);
+                    let place = self.places.get(&(stage.clone(), metric.clone()));
+                    let place = place.map_or(":1:1", String::as_str);
+                    self.annotation(place, &format!("{stage}: gate"), &text);
                 }
             }
             Event::RunFinished { status, millis, .. } => self.write(status, *millis),
             _ => {}
         }
     }
+}
+
+fn places(pipeline: &Pipeline) -> BTreeMap<(String, String), String> {
+    let place = |gate: &Gate| pipeline.shown_place(&gate.span);
+    let stages = pipeline.stages.iter();
+    let gates = stages.flat_map(|spec| spec.gates.iter().map(|gate| (spec.id.clone(), gate)));
+    gates
+        .map(|(stage, gate)| ((stage, gate.metric.clone()), place(gate)))
+        .collect()
 }
 
 /// A path as the repository has it: below `GITHUB_WORKSPACE`.

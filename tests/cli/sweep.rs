@@ -287,17 +287,6 @@ fn what_a_sweep_cannot_mean_is_refused() {
         ·                 ────────────
         ╰────
       help: write values as they stand in the axes, or take it out
-
-    config::bad-pick
-
-      × `val-eval` is in no sweep, so there is nothing to pick from
-        ╭─[pipeline.yaml:28:18]
-     28 │     pick: { max: val-eval.score }
-        ·                  ──────────────
-        ╰────
-      help: measure a stage that a `matrix` above it fans out, or take `pick` out
-
-    2 faults
     ");
     insta::assert_snapshot!(refused("      lr: [1e-4, 0.0002]", "      lrr: [1e-4, 0.0002]"), @r"
     exit 2
@@ -310,17 +299,6 @@ fn what_a_sweep_cannot_mean_is_refused() {
         ·       ───
         ╰────
       help: did you mean `lr`?
-
-    config::bad-pick
-
-      × `val-eval` is in no sweep, so there is nothing to pick from
-        ╭─[pipeline.yaml:28:18]
-     28 │     pick: { max: val-eval.score }
-        ·                  ──────────────
-        ╰────
-      help: measure a stage that a `matrix` above it fans out, or take `pick` out
-
-    2 faults
     ");
 }
 
