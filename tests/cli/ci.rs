@@ -30,6 +30,7 @@ stages:
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     insta::assert_snapshot!(told, @r"
     ::error file=pipeline.yaml,line=10,col=5,title=bad%3A run%3A%3Aexit::the command exits with status 3%0Alook at its log
+    ::error file=pipeline.yaml,line=8,col=21,title=good%3A gate::score is 0.5, wanted >= 0.6
     ");
     let time = regex::Regex::new(r"\d+\.\d+s").expect("a pattern");
     let summary = project.read("summary.md");
@@ -43,7 +44,7 @@ stages:
 
     | gate | value | wanted | |
     | --- | ---: | --- | --- |
-    | good score | 0.5 | >= 0.4 | holds |
+    | good score | 0.5 | >= 0.6 | **broken** |
     ");
     project.edit("pipeline.yaml", "run: \"exit 3\"", "rum: \"exit 3\"");
     let output = run(&["check"]);

@@ -76,7 +76,7 @@ fn history_and_other_lock_files_are_rows_too() {
     "#);
     let history = project.ok(&["compare", "eval", "--history"]);
     assert_eq!(history.lines().count(), 1 + 3, "{history}");
-    assert!(history.contains(" UTC"), "{history}");
+    assert!(history.contains("[WHEN]"), "{history}");
     insta::assert_snapshot!(project.says(&["explain", "1", "2"]), @"");
     insta::assert_snapshot!(project.says(&["explain", "2", "2"]), @"");
     insta::assert_snapshot!(project.says(&["explain", "1", "7"]), @"");
