@@ -11,7 +11,7 @@ use super::paint::Paint;
 use super::units;
 use crate::config::{Action, Pipeline, Reference, StageSpec};
 use crate::graph::Graph;
-use crate::plan::{Decision, LastResult, Picked};
+use crate::plan::{Decision, LastResult, Picked, Reason};
 
 /// What the page is made of.
 pub struct Page<'a> {
@@ -106,6 +106,7 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
         Decision::Run { reasons, .. } => {
             let mut lines = vec![row("state", &paint.yellow("would run"))];
             lines.extend(rows("because", reasons.iter().map(ToString::to_string)));
+            lines.extend(reasons.iter().flat_map(command));
             lines
         }
         Decision::Waiting { on } => {
@@ -124,6 +125,27 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
         }
         Decision::Ready { .. } => vec![row("state", "acts outside; ready; runs when named")],
     }
+}
+
+/// Of a command that changed: its first line that is another, old and new.
+fn command(reason: &Reason) -> Vec<String> {
+    let Reason::Changed(change) = reason else {
+        return Vec::new();
+    };
+    let (Some(old), Some(new)) = (&change.old, &change.new) else {
+        return Vec::new();
+    };
+    if change.part != "command" {
+        return Vec::new();
+    }
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (old, new) = (lines(old), lines(new));
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let line = |lines: &[String]| one_line(lines.get(same).map_or("nothing", String::as_str));
+    vec![
+        row("", &format!("  was  {}", line(&old))),
+        row("", &format!("  is   {}", line(&new))),
+    ]
 }
 
 /// Which result the reasons are about.

@@ -77,9 +77,43 @@ fn history_and_other_lock_files_are_rows_too() {
     let history = project.ok(&["compare", "eval", "--history"]);
     assert_eq!(history.lines().count(), 1 + 3, "{history}");
     assert!(history.contains("[WHEN]"), "{history}");
-    insta::assert_snapshot!(project.says(&["explain", "1", "2"]), @"");
-    insta::assert_snapshot!(project.says(&["explain", "2", "2"]), @"");
-    insta::assert_snapshot!(project.says(&["explain", "1", "7"]), @"");
+    insta::assert_snapshot!(project.says(&["explain", "1", "2"]), @r"
+    exit 0
+    ----- stdout -----
+    from run 1 to run 2
+
+      eval[rank=4]   input `adapter` changed: [DIGEST] -> [DIGEST]
+      eval[rank=8]   only in run 1
+      train[rank=4]  its command changed
+      train[rank=8]  only in run 1
+    ");
+    insta::assert_snapshot!(project.says(&["explain", "2", "2"]), @r"
+    exit 0
+    ----- stdout -----
+    run 2 and run 2 had the same keys
+    ");
+    insta::assert_snapshot!(project.says(&["explain", "1", "7"]), @r"
+    exit 2
+    ----- stderr -----
+    explain::no-run
+
+      × there is no record of a run `7`
+      help: name two from 1 to 2
+    ");
     project.edit("pipeline.yaml", "lr: 5e-4", "lr: 6e-4");
-    insta::assert_snapshot!(project.says(&["explain", "train"]), @"");
+    insta::assert_snapshot!(project.says(&["explain", "train"]), @r#"
+    exit 0
+    ----- stdout -----
+    train[rank=4]  run: printf '%s\n' "4 0.0006" > ${outputs.adapter}
+
+      state     would run
+      because   its command changed
+                  was  printf '%s\n' "4 0.0005" > ${outputs.adapter}
+                  is   printf '%s\n' "4 0.0006" > ${outputs.adapter}
+      compared  with its last result, [WHEN], of run 2
+      last made [WHEN] in [TIME] on [HOST] by tunesmith [VERSION]
+      outputs   adapter: out/default/train[rank=4]/adapter.txt  (9 B, [DIGEST])
+      log       .tunesmith/logs/default/train[rank=4].log
+      read by   eval[rank=4]
+    "#);
 }
