@@ -82,13 +82,13 @@ stages:
     assert_eq!(
         said,
         format!(
-            "exit 0\n----- stdout -----\n{{\"stage\":\"rows\",\"source\":\"hub:datasets/o/d@main\",\"old\":\"{one}\",\"new\":\"{two}\"}}\n"
+            "exit 0\n----- stdout -----\n{{\"stage\":\"rows\",\"source\":\"hf:dataset/o/d@main\",\"old\":\"{one}\",\"new\":\"{two}\"}}\n"
         )
     );
     let lock = project.read("pipeline.lock");
     assert!(lock.contains(&two) && !lock.contains(&one), "{lock}");
     assert!(!lock.contains("result.default.old"), "{lock}");
     let said = run(&["update", "rows"]);
-    assert!(said.contains("hub:datasets/o/d@main: still 2222"), "{said}");
+    assert!(said.contains("hf:dataset/o/d@main: still 2222"), "{said}");
     assert!(run(&["update", "new"]).contains("update::nothing"));
 }
