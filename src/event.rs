@@ -51,6 +51,9 @@ pub enum Event {
         /// When its making began, RFC 3339.
         #[serde(default)]
         made_at: String,
+        /// Its key, 64 hex digits.
+        #[serde(default)]
+        key: String,
     },
     /// A stage began.
     StageStarted {
@@ -85,6 +88,21 @@ pub enum Event {
         /// Its command line; empty if it did not say.
         command: String,
     },
+    /// Every cell that a stage picks from is measured, and one goes on.
+    StagePicked {
+        /// Stage id of the one that picks.
+        stage: String,
+        /// The measured cell, `val-eval[lr=1e-4]`.
+        cell: String,
+        /// `val-eval.tool_selection`.
+        metric: String,
+        /// Its value there.
+        value: f64,
+        /// Whether the largest wins, or the smallest.
+        largest: bool,
+        /// How many cells there were.
+        among: usize,
+    },
     /// A running stage says something.
     Stage {
         /// Stage id.
@@ -102,6 +120,9 @@ pub enum Event {
         outcome: Outcome,
         /// Whether its outputs are the same bytes as those of its last result.
         unchanged: bool,
+        /// Its key, 64 hex digits.
+        #[serde(default)]
+        key: String,
     },
     /// A stage failed.
     StageFailed {
@@ -253,6 +274,7 @@ mod tests {
                 remote: false,
                 made_millis: 0,
                 made_at: text(),
+                key: text(),
             },
             Event::StageFresh { .. } => Event::StageStarted {
                 stage: text(),
@@ -270,7 +292,15 @@ mod tests {
                 since: text(),
                 command: text(),
             },
-            Event::StageWaiting { .. } => Event::Stage {
+            Event::StageWaiting { .. } => Event::StagePicked {
+                stage: text(),
+                cell: text(),
+                metric: text(),
+                value: 0.0,
+                largest: true,
+                among: 0,
+            },
+            Event::StagePicked { .. } => Event::Stage {
                 stage: text(),
                 said: StageEvent::Log { text: text() },
             },
@@ -279,6 +309,7 @@ mod tests {
                 millis: 0,
                 outcome: Outcome::default(),
                 unchanged: false,
+                key: text(),
             },
             Event::StageDone { .. } => Event::StageFailed {
                 stage: text(),
@@ -294,6 +325,14 @@ mod tests {
                 because: text(),
             },
             Event::StageSkipped { .. } => Event::StageReady { stage: text() },
+            later => return after_ready(later),
+        })
+    }
+
+    /// The second half of [`after`], from `StageReady` on.
+    fn after_ready(event: &Event) -> Option<Event> {
+        let text = String::new;
+        Some(match event {
             Event::StageReady { .. } => Event::RemoteProgress {
                 stage: text(),
                 doing: text(),
@@ -342,6 +381,16 @@ mod tests {
                 fresh: 0,
             },
             Event::RunFinished { .. } => return None,
+            // Named one by one, so that a new kind does not compile until it has its place.
+            Event::RunStarted { .. }
+            | Event::StageFresh { .. }
+            | Event::StageStarted { .. }
+            | Event::StageWaiting { .. }
+            | Event::StagePicked { .. }
+            | Event::Stage { .. }
+            | Event::StageDone { .. }
+            | Event::StageFailed { .. }
+            | Event::StageSkipped { .. } => unreachable!("in the first half"),
         })
     }
 

@@ -22,13 +22,17 @@ pub(super) struct PlanArgs {
     /// Exit with code 4 if anything would run
     #[arg(long)]
     check: bool,
-    /// Count only the results that pipeline.lock names; with --check and a remote store, CI learns
-    /// whether all is up to date without fetching any data
+    /// As `run --locked` would: exit with code 5 where pipeline.lock does not name a result that is
+    /// there. With --check (code 4) and a remote store, CI learns whether all is up to date without
+    /// fetching any data
     #[arg(long)]
     locked: bool,
     /// Do not ask the remote store
     #[arg(long)]
     no_remote: bool,
+    /// As `run --frozen` would: every source must be pinned
+    #[arg(long)]
+    frozen: bool,
     /// Tell it as JSON lines
     #[arg(long)]
     json: bool,
@@ -40,6 +44,8 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
         targets: args.stages.clone(),
         locked: args.locked,
         no_remote: args.no_remote,
+        frozen: args.frozen,
+        checking: args.check,
         ..Options::default()
     };
     let selected = run::selection(&project, &options)?;
@@ -50,7 +56,7 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     let text = if args.json {
         forecast::json(&project.pipeline, &decisions)
     } else {
-        forecast::text(&project.pipeline, &decisions)
+        forecast::text(&project.pipeline, &decisions, planner.picks())
     };
     screen::say(&text);
     for (code, text) in remote::complaints(&link) {

@@ -277,6 +277,7 @@ mod tests {
                 millis: 0,
                 outcome: Outcome::default(),
                 unchanged: false,
+                key: String::new(),
             },
         }
     }

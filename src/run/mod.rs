@@ -26,6 +26,7 @@ mod prepare;
 mod process;
 mod project;
 pub mod remote;
+mod revision;
 mod scheduler;
 mod settle;
 mod shell;
@@ -38,7 +39,6 @@ use std::time::Duration;
 
 use crate::config::{Faults, Pools};
 use crate::event::Envelope;
-use crate::graph::Graph;
 use crate::plan::{self, Planner};
 pub use remote::Link;
 use scheduler::Scheduler;
@@ -46,7 +46,7 @@ use scheduler::Scheduler;
 pub use accept::{AcceptError, Accepted, accept};
 pub use collect::{Needs, bounds, dropped};
 pub use guard::{GUARD, guard};
-pub use journal::{journal, journals};
+pub use journal::{journal, journals, keys_of, made_by};
 pub use log::{kept_log, log_path};
 pub use project::{OpenError, Project, home, open_store};
 pub use watch::{Halt, watch};
@@ -86,6 +86,8 @@ pub struct Options {
     pub inside_only: bool,
     /// Whether `pipeline.lock` is brought up to date.
     pub write_lock: bool,
+    /// Only looked at: what is stale is shown, also under `locked`.
+    pub checking: bool,
     /// The remote is neither asked nor given anything.
     pub no_remote: bool,
 }
@@ -153,13 +155,18 @@ pub fn selection(project: &Project, options: &Options) -> Result<Vec<usize>, Fau
         pipeline, graph, ..
     } = project;
     let selected = graph.selection(pipeline, &options.targets)?;
-    forced_exist(graph, project, options)?;
+    forced(project, options)?;
     Ok(selected)
 }
 
-fn forced_exist(graph: &Graph, project: &Project, options: &Options) -> Result<(), Faults> {
-    let forced: Vec<_> = options.forced.iter().cloned().collect();
-    graph.named(&project.pipeline, &forced).map(drop)
+/// The ids of the stages that are forced: of a sweep, all cells that are meant.
+fn forced(project: &Project, options: &Options) -> Result<BTreeSet<String>, Faults> {
+    let names: Vec<_> = options.forced.iter().cloned().collect();
+    let stages = project.graph.named(&project.pipeline, &names)?;
+    let ids = stages
+        .iter()
+        .map(|stage| project.pipeline.stages[*stage].id.clone());
+    Ok(ids.collect())
 }
 
 /// A planner that answers as a run with these options would ask.
@@ -181,9 +188,11 @@ pub fn planner<'a>(
         locked: options.locked,
         recompute: options.recompute,
         frozen: options.frozen,
-        forced: options.forced.clone(),
+        // A name that means nothing was told when the stages were selected.
+        forced: forced(project, options).unwrap_or_default(),
         named,
         preview,
+        checking: options.checking,
         remote: link.is_there(),
     };
     Planner::new(&project.pipeline, &project.store, &project.lock, asked)

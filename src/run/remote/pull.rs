@@ -193,6 +193,7 @@ impl Scheduler<'_> {
             remote: true,
             made_millis: record.made.millis,
             made_at: record.made.started.clone(),
+            key: record.key.hex(),
         });
         let away = self.far.away.get_mut(&stage).expect("it is away");
         let lost = |reason: &Reason| matches!(reason, Reason::Lacking { .. });
