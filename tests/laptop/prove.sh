@@ -39,7 +39,7 @@ PY
 expect() { # WHAT WANTED FOUND
     if [ "$2" = "$3" ]; then say "$1" "${3:-nothing runs}"; else fail "$1" "wanted '${2:-nothing}', ran '$3'"; fi
 }
-quick() { edit pipeline.yaml '^  max_steps: \d+' '  max_steps: 6'; }
+quick() { edit pipeline.yaml '^  max_steps: \S+' '  max_steps: 6'; }
 
 # The largest resident set, in KiB, that any process of the command had while PID ran.
 watch_memory() { # PID
