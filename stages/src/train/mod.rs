@@ -108,3 +108,7 @@ impl Stage for Train {
 fn longest(rows: &[Example]) -> usize {
     rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)
 }
+
+#[cfg(test)]
+#[path = "real_rows_tests.rs"]
+mod real_rows_tests;
