@@ -29,8 +29,8 @@ mod with;
 
 pub use checkpoints::Checkpoints;
 pub use fault::{Fault, Faults};
-pub(crate) use load::load_lenient;
 pub use load::{find, load};
+pub(crate) use load::{load_lenient, read};
 pub use params::Overrides;
 pub use pipeline::{
     Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Span, StageSpec,

@@ -25,8 +25,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::executor::{Voice, perform};
 use super::claims;
+use super::executor::{Voice, perform};
+use super::guarded;
 use super::job::{Job, Message};
 use super::journal::Journal;
 use super::machine::{Machine, cores};
@@ -39,6 +40,10 @@ use crate::config::StageSpec;
 use crate::event::{Envelope, Event};
 use crate::lock::Lock;
 use crate::plan::{Decision, Planner, Settled};
+
+/// So many stages may be about to store their outputs while others have their slots: the processor
+/// works while the disk syncs, but a slow disk holds the run up before much piles up.
+const TAKING: usize = 8;
 
 /// What a stage is thought to take that never ran, in milliseconds.
 const UNKNOWN: u64 = 1000;
@@ -103,6 +108,8 @@ pub(crate) struct Scheduler<'a> {
 /// A stage with an executor.
 pub(super) struct Running {
     pub(super) key: Digest,
+    /// Whether its program has ended and its slots were given to others.
+    taking: bool,
     /// What it holds; nothing while it waits for another process or for its next try.
     held: Option<Held>,
     stop: watch::Sender<Stop>,
@@ -196,6 +203,7 @@ impl<'a> Scheduler<'a> {
         if !self.jobs.is_empty() {
             // Faults that can be known before anything runs are told before anything runs.
             crate::check::stages(&self.project.pipeline, &self.project.graph, &self.selected)?;
+            guarded::warm_up();
             self.open_pools()?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -244,8 +252,8 @@ impl<'a> Scheduler<'a> {
             at: self.began.elapsed().as_millis() as u64,
             event,
         };
-        self.journal.hear(&told);
         (self.tell)(&told);
+        self.journal.hear(told);
     }
 
     /// The only place where a state changes.
@@ -379,17 +387,16 @@ impl<'a> Scheduler<'a> {
                 Some(change) = change(&mut watching) => self.look_again(change),
             }
         }
-        debug_assert!(self.jobs.is_empty(), "bug: stages are left that nothing can start");
+        debug_assert!(
+            self.jobs.is_empty(),
+            "bug: stages are left that nothing can start"
+        );
         self.watching = watching;
         Ok(())
     }
 
     /// Starts everything that slots are free for.
-    fn start(
-        &mut self,
-        to: &mpsc::UnboundedSender<(usize, Message)>,
-        executors: &mut JoinSet<()>,
-    ) {
+    fn start(&mut self, to: &mpsc::UnboundedSender<(usize, Message)>, executors: &mut JoinSet<()>) {
         while let Some((stage, held)) = self.pools.next() {
             if let Some(grant) = self.grants.remove(&stage) {
                 match (grant.send(held.clone()), self.running.get_mut(&stage)) {
@@ -408,6 +415,7 @@ impl<'a> Scheduler<'a> {
             };
             let running = Running {
                 key: job.key,
+                taking: false,
                 held: Some(held.clone()),
                 stop,
             };
@@ -473,8 +481,20 @@ impl<'a> Scheduler<'a> {
                 self.give_back(stage);
                 self.say_waiting(stage, holder);
             }
+            Message::Taking => {
+                let taking = self.running.values().filter(|running| running.taking);
+                if taking.count() < TAKING {
+                    self.give_back(stage);
+                    if let Some(running) = self.running.get_mut(&stage) {
+                        running.taking = true;
+                    }
+                }
+            }
             Message::Wanting(grant) => {
                 self.give_back(stage);
+                if let Some(running) = self.running.get_mut(&stage) {
+                    running.taking = false;
+                }
                 self.grants.insert(stage, grant);
                 self.line_up(stage);
             }

@@ -7,6 +7,7 @@ mod cache;
 mod campaign;
 mod crash;
 mod failures;
+mod fuzz;
 mod interrupt;
 mod pools;
 mod project;
