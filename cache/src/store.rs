@@ -299,7 +299,12 @@ impl Store {
     pub(crate) fn sync_folders(&self) -> Result<(), Error> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out first: a change during the sync notes its folder again.
-        while let Some(folder) = self.names().unsynced.pop_first() {
+        loop {
+            // A statement of its own: the names are locked for it alone, not during the sync.
+            let next = self.names().unsynced.pop_first();
+            let Some(folder) = next else {
+                return Ok(());
+            };
             match self.disk.sync_folder(&folder) {
                 // An empty key folder that was collected.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -311,7 +316,6 @@ impl Store {
                 Ok(()) => {}
             }
         }
-        Ok(())
     }
 
     /// Notes the folder of a blob that stood there: whoever put it there may have been killed

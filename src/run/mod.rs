@@ -28,6 +28,7 @@ mod project;
 mod scheduler;
 mod settle;
 mod shell;
+mod signals;
 mod watch;
 mod wire;
 mod worker;

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cache::Digest;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -34,6 +33,7 @@ use super::machine::{Machine, cores};
 use super::pools::{Held, Pools};
 use super::process::Stop;
 use super::project::Project;
+use super::signals::Signals;
 use super::watch::{Change, Watching};
 use super::{Options, RunError, Verdict};
 use crate::config::StageSpec;
@@ -483,7 +483,7 @@ impl<'a> Scheduler<'a> {
             }
             Message::Taking => {
                 let taking = self.running.values().filter(|running| running.taking);
-                if taking.count() < TAKING {
+                if taking.count() < TAKING && self.holds_a_core_among_several(stage) {
                     self.give_back(stage);
                     if let Some(running) = self.running.get_mut(&stage) {
                         running.taking = true;
@@ -513,6 +513,18 @@ impl<'a> Scheduler<'a> {
                 self.advance();
             }
         }
+    }
+
+    /// Whether a stage holds one core of several and nothing else: only then does it pay to let
+    /// others have it while outputs are stored. With one core the order of a run stays plain.
+    fn holds_a_core_among_several(&self, stage: usize) -> bool {
+        let held = self
+            .running
+            .get(&stage)
+            .and_then(|running| running.held.as_ref());
+        let claims = held.map(|held| &held.claims);
+        claims.is_some_and(|claims| claims.len() == 1 && claims.get("cpu") == Some(&1))
+            && self.pools.size("cpu") > 1
     }
 
     fn give_back(&mut self, stage: usize) {
@@ -573,28 +585,6 @@ async fn change(watching: &mut Option<&mut Watching>) -> Option<Change> {
     match watching {
         Some(watching) => watching.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that end a run.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 
