@@ -1,12 +1,13 @@
 //! The loss and the gradient of one batch.
 //!
 //! For each group: the prefix once forward; its rows in micro-batches forward and backward, each adding
-//! the gradient of the prefix's keys and values; the prefix once backward. Every row's loss is weighted by
-//! one over the labels of the whole batch.
+//! the gradient of the prefix's keys and values; the prefix once backward. Every label's weight
+//! is known before the first of them runs, so the order and size of micro-batches change no weight.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::batch::{Example, Group};
+use super::config::LossMean;
 use super::memory::{Budget, GroupPlan};
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
@@ -27,6 +28,7 @@ pub(super) struct Runner<'a> {
     pub(super) rope: &'a RopeTable,
     pub(super) examples: &'a [Example],
     pub(super) budget: Budget,
+    pub(super) mean: LossMean,
     pub(super) cancel: &'a AtomicBool,
 }
 
@@ -41,8 +43,10 @@ pub(super) struct Masks {
 /// What a batch cost and taught.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct BatchLoss {
-    /// Sum over all labels.
+    /// Weighted sum over all labels; see [`LossMean::share`].
     pub(super) sum: f64,
+    /// Sum of the weights.
+    pub(super) over: f64,
     pub(super) labels: u64,
     pub(super) tokens: u64,
     pub(super) separate_tokens: u64,
@@ -55,8 +59,8 @@ struct Micro {
     rows: Rows,
     ids: Vec<u32>,
     predicts: Vec<Predicts>,
-    /// Per member: its place in the examples and how many of `predicts` are its own.
-    counts: Vec<(usize, usize)>,
+    /// Per member: its place in the examples, how many of `predicts` are its own, each one's share.
+    counts: Vec<(usize, usize, f64)>,
     dropout: Option<Dropout>,
 }
 
@@ -78,11 +82,10 @@ impl Runner<'_> {
         pool: &mut Pool,
     ) -> Result<BatchLoss> {
         let mut loss = self.count(groups);
-        let weight = 1.0 / loss.labels as f32;
         let masks = (masks.rate > 0.0).then_some(masks);
         for group in groups {
             let plan = self.budget.plan(self.examples, group);
-            self.learn_group(group, &plan, masks, weight, grads, &mut loss, pool)?;
+            self.learn_group(group, &plan, masks, grads, &mut loss, pool)?;
         }
         Ok(loss)
     }
@@ -92,7 +95,6 @@ impl Runner<'_> {
         group: &Group,
         plan: &GroupPlan,
         masks: Option<Masks>,
-        weight: f32,
         grads: &mut [f32],
         loss: &mut BatchLoss,
         pool: &mut Pool,
@@ -108,12 +110,12 @@ impl Runner<'_> {
         let mut context_grads = contexts.map(zeros);
         for (members, keep) in &plan.micro {
             self.check_cancel()?;
-            let micro = self.micro(members, group, masks);
+            let micro = self.micro(members, group, masks, loss.over);
             let pass = self.pass(&micro.rows, micro.dropout.as_ref());
             let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
             let (tape, hidden) = decoder::forward(&pass, x, contexts, *keep, pool);
             let (losses, dx) =
-                head::losses_and_gradient(self.model, &hidden, &micro.predicts, weight, pool);
+                head::losses_and_gradient(self.model, &hidden, &micro.predicts, pool);
             pool.give(hidden);
             loss.take(&micro, &losses);
             decoder::backward(
@@ -142,7 +144,7 @@ impl Runner<'_> {
             let contexts = prefix.as_ref().map(|p| p.contexts.as_slice());
             for (members, _) in &plan.micro {
                 self.check_cancel()?;
-                let micro = self.micro(members, group, None);
+                let micro = self.micro(members, group, None, loss.over);
                 let pass = self.pass(&micro.rows, None);
                 let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
                 let (_, hidden) = decoder::forward(&pass, x, contexts, Keep::Nothing, pool);
@@ -181,7 +183,7 @@ impl Runner<'_> {
         })
     }
 
-    fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>) -> Micro {
+    fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>, over: f64) -> Micro {
         let lens = members
             .iter()
             .map(|m| self.examples[*m].read() - group.prefix);
@@ -191,8 +193,10 @@ impl Runner<'_> {
         for member in members {
             let example = &self.examples[*member];
             let before = predicts.len();
-            predicts.extend(example.predicts(group.prefix, ids.len()));
-            counts.push((*member, predicts.len() - before));
+            let share = self.mean.share(example.labelled());
+            let weight = (share / over) as f32;
+            predicts.extend(example.predicts(group.prefix, ids.len(), weight));
+            counts.push((*member, predicts.len() - before, share));
             ids.extend_from_slice(&example.ids[group.prefix..example.read()]);
             if let Some(masks) = masks {
                 let own = row_stream(&example.id);
@@ -227,7 +231,9 @@ impl Runner<'_> {
             loss.tokens += group.prefix as u64;
             for member in &group.members {
                 let example = &self.examples[*member];
-                loss.labels += example.labelled() as u64;
+                let labels = example.labelled();
+                loss.labels += labels as u64;
+                loss.over += self.mean.share(labels) * labels as f64;
                 loss.tokens += (example.read() - group.prefix) as u64;
                 loss.separate_tokens += example.read() as u64;
             }
@@ -247,20 +253,20 @@ impl Runner<'_> {
 impl BatchLoss {
     fn take(&mut self, micro: &Micro, losses: &[f64]) {
         let mut rest = losses;
-        for (member, count) in &micro.counts {
+        for (member, count, share) in &micro.counts {
             let (own, others) = rest.split_at(*count);
             rest = others;
             let sum: f64 = own.iter().sum();
             if !sum.is_finite() {
                 self.broken.push(*member);
             }
-            self.sum += sum;
+            self.sum += share * sum;
         }
     }
 
-    /// Mean over the labels.
+    /// The weighted mean.
     pub(super) fn mean(&self) -> f64 {
-        self.sum / self.labels as f64
+        self.sum / self.over
     }
 }
 

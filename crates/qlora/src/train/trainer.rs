@@ -207,6 +207,7 @@ impl<'a> Run<'a> {
             rope: &self.rope,
             examples,
             budget: self.budget,
+            mean: self.config.loss,
             cancel: self.cancel,
         }
     }
