@@ -54,6 +54,7 @@ impl LastResult {
             host,
             program,
             stage,
+            revision,
             accepted,
             // It stays with the record.
             log: _,
@@ -65,6 +66,7 @@ impl LastResult {
             && self.outcome == record.outcome
             && (&made.started, &made.millis, &made.host) == (started, millis, host)
             && (&made.program, &made.stage, &made.accepted) == (program, stage, accepted)
+            && made.revision == *revision
     }
 
     /// The record, given the parts of its key.
