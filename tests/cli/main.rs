@@ -19,4 +19,5 @@ mod set;
 mod store;
 mod sweep;
 mod together;
+mod update;
 mod watch;
