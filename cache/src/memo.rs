@@ -5,7 +5,7 @@
 //! suspicion: what does not parse is skipped, so a torn write, a lost file or two writers at once
 //! cost a rehash and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -22,8 +22,8 @@ const SLACK: usize = 1000;
 pub(crate) struct Memo {
     file: PathBuf,
     disk: Disk,
-    blobs: BTreeMap<Digest, Stat>,
-    paths: BTreeMap<String, (Stat, Digest)>,
+    blobs: HashMap<Digest, Stat>,
+    paths: HashMap<String, (Stat, Digest)>,
     /// Lines not yet written.
     pending: String,
     /// Lines in the file.
@@ -35,8 +35,8 @@ impl Memo {
         let mut memo = Self {
             file,
             disk,
-            blobs: BTreeMap::new(),
-            paths: BTreeMap::new(),
+            blobs: HashMap::new(),
+            paths: HashMap::new(),
             pending: String::new(),
             lines: 0,
         };

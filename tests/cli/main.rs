@@ -9,6 +9,7 @@ mod ci;
 mod compare;
 mod crash;
 mod failures;
+mod fuzz;
 mod interrupt;
 mod pools;
 mod project;
