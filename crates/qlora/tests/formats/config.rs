@@ -61,7 +61,11 @@ fn real_configs_are_read() {
         (49152, 576, 1536)
     );
     assert_eq!(
-        (config.rope_theta, config.rms_eps, config.tie_embeddings),
+        (
+            config.attention[0].rope.theta,
+            config.rms_eps,
+            config.tie_embeddings
+        ),
         (100_000.0, 1e-5, true)
     );
     assert_eq!(
@@ -73,8 +77,8 @@ fn real_configs_are_read() {
     assert_eq!(config.architecture, Architecture::Mistral);
     assert_eq!(
         (
-            config.rope_theta,
-            config.sliding_window,
+            config.attention[0].rope.theta,
+            config.attention[0].window,
             config.max_position
         ),
         (1e6, None, 32768)
@@ -95,7 +99,7 @@ fn real_configs_are_read() {
     let config = open(&qwen).unwrap();
     assert!(config.qkv_bias);
     assert_eq!(
-        (config.sliding_window, config.eos),
+        (config.attention[0].window, config.eos),
         (None, vec![151645, 151643])
     );
 }
@@ -108,7 +112,7 @@ fn the_spelling_of_transformers_5_is_read() {
         .unwrap();
     assert_eq!(
         (
-            config.rope_theta,
+            config.attention[0].rope.theta,
             config.head_dim,
             config.hidden,
             config.dtype
@@ -122,9 +126,9 @@ fn the_spelling_of_transformers_5_is_read() {
 fn a_window_is_taken_from_the_file_and_by_default_as_transformers_does() {
     let mut config = mistral();
     config["sliding_window"] = json!(4096);
-    assert_eq!(open(&config).unwrap().sliding_window, Some(4096));
+    assert_eq!(open(&config).unwrap().attention[0].window, Some(4096));
     config.as_object_mut().unwrap().remove("sliding_window");
-    assert_eq!(open(&config).unwrap().sliding_window, Some(4096));
+    assert_eq!(open(&config).unwrap().attention[0].window, Some(4096));
 }
 
 #[test]
