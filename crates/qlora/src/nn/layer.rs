@@ -103,9 +103,9 @@ pub(crate) fn attended(pass: &Pass<'_>, layer: usize, rows: usize, pool: &mut Po
     pool.take(rows, pass.site(layer, Site::Output).width())
 }
 
-fn post_norm<'a>(pass: &Pass<'_>, weight: &'a Option<Vec<f32>>) -> Option<PostNorm<'a>> {
+fn post_norm<'a>(pass: &Pass<'_>, weight: Option<&'a Vec<f32>>) -> Option<PostNorm<'a>> {
     let eps = pass.model.config().rms_eps;
-    weight.as_ref().map(|weight| PostNorm { weight, eps })
+    weight.map(|weight| PostNorm { weight, eps })
 }
 
 fn finish(
@@ -118,7 +118,7 @@ fn finish(
     let output = pass.site(layer, Site::Output);
     output.down(attended, pool);
     let mut middle = pool.copy(x);
-    let norm = post_norm(pass, &pass.model.layers[layer].post_attention_norm);
+    let norm = post_norm(pass, pass.model.layers[layer].post_attention_norm.as_ref());
     let attention = residual::join(&output, norm, attended, &mut middle, pool);
     let site = pass.site(layer, Site::GateUp);
     let mut normed = pool.take(x.rows(), site.width());
@@ -155,7 +155,7 @@ fn close(
 ) -> (Matrix, Option<Normed>) {
     let active = activation(pass, layer, &finished.gate_up, pool);
     let mut y = pool.copy(&finished.middle);
-    let norm = post_norm(pass, &pass.model.layers[layer].post_mlp_norm);
+    let norm = post_norm(pass, pass.model.layers[layer].post_mlp_norm.as_ref());
     let down = pass.site(layer, Site::Down);
     let mlp = residual::join(&down, norm, &active, &mut y, pool);
     pool.give(active);
@@ -267,7 +267,7 @@ pub(crate) fn backward(
         mlp,
     } = kept;
     let finished = mlp_backward(pass, layer, finished, mlp, dy, grads, pool);
-    let norm = post_norm(pass, &pass.model.layers[layer].post_attention_norm);
+    let norm = post_norm(pass, pass.model.layers[layer].post_attention_norm.as_ref());
     let d_product = residual::part(norm, finished.attention.as_ref(), dy, pool);
     finished.give_back(pool);
     let d_attended = pass.site(layer, Site::Output).backward(
@@ -319,7 +319,7 @@ fn mlp_backward(
     pool: &mut Pool,
 ) -> Finished {
     let active = activation(pass, layer, &finished.gate_up, pool);
-    let norm = post_norm(pass, &pass.model.layers[layer].post_mlp_norm);
+    let norm = post_norm(pass, pass.model.layers[layer].post_mlp_norm.as_ref());
     let d_product = residual::part(norm, mlp.as_ref(), dy, pool);
     let d_active = pass.site(layer, Site::Down).backward(
         &active,

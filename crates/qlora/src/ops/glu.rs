@@ -12,7 +12,7 @@ use crate::tensor::Matrix;
 use rayon::prelude::*;
 
 /// `2 sqrt(2 / pi)`.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
 /// The cubic term of GELU's tanh form.
 const CUBIC: f32 = 0.044_715;
 
