@@ -21,7 +21,7 @@ pub mod train;
 pub mod weights;
 
 pub use chat::{ChatMessage, ChatTemplate, EncodedChat, Role};
-pub use config::{Architecture, ModelConfig};
+pub use config::{Activation, Architecture, LayerAttention, ModelConfig, Rope, RopeScaling};
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use generate::Generator;

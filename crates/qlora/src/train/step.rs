@@ -16,8 +16,8 @@ use crate::nn::head::{self, Predicts};
 use crate::nn::model::Model;
 use crate::nn::pass::{Pass, Rows};
 use crate::nn::pool::Pool;
+use crate::nn::ropes::Ropes;
 use crate::ops::dropout::{self, Dropout};
-use crate::ops::rope::RopeTable;
 use crate::tensor::Matrix;
 
 /// What is needed to run examples through the model.
@@ -25,7 +25,7 @@ pub(super) struct Runner<'a> {
     pub(super) model: &'a Model,
     /// Attached to the model.
     pub(super) adapter: &'a Adapter,
-    pub(super) rope: &'a RopeTable,
+    pub(super) rope: &'a Ropes,
     pub(super) examples: &'a [Example],
     pub(super) budget: Budget,
     pub(super) mean: LossMean,

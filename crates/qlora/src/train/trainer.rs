@@ -18,7 +18,7 @@ use crate::generate::Generator;
 use crate::nn::adapter::Adapter;
 use crate::nn::model::{Model, decoded_bytes};
 use crate::nn::pool::Pool;
-use crate::ops::rope::RopeTable;
+use crate::nn::ropes::Ropes;
 
 /// Trains `adapter` on `train`, judging it on `val`.
 ///
@@ -68,7 +68,7 @@ struct Run<'a> {
     config: &'a TrainConfig,
     checkpoints: Option<&'a Path>,
     cancel: &'a AtomicBool,
-    rope: RopeTable,
+    rope: Ropes,
     budget: Budget,
     pool: Pool,
     total: u64,
@@ -115,7 +115,7 @@ impl<'a> Run<'a> {
             .unwrap_or(0);
         let everything: Vec<usize> = (0..val.len()).collect();
         Ok(Self {
-            rope: RopeTable::new(shape.head_dim, shape.rope_theta, longest),
+            rope: Ropes::new(shape, longest),
             budget: Budget::new(shape, adapter.config().r, config),
             val_groups: batch::group(val, &everything, config.shared_prefix),
             pool: Pool::default(),

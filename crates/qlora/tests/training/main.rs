@@ -1,6 +1,7 @@
 //! Training against references made elsewhere: PEFT's own runs, candle's autograd, a real model's answer.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod architectures;
 mod autograd;
 mod merged;
 mod peft_refs;

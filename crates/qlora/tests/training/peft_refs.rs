@@ -51,7 +51,7 @@ pub(crate) fn batch() -> Vec<Example> {
 }
 
 /// `|got - want| / |want|` over a whole tensor.
-fn distance(got: &[f32], want: &[f32]) -> f64 {
+pub(crate) fn distance(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
     let difference = square(&mut got.iter().zip(want).map(|(a, b)| f64::from(a - b)));
