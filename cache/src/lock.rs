@@ -137,7 +137,13 @@ mod tests {
         let held = KeyLock::acquire(&path, false, &disk).unwrap().unwrap();
         assert!(KeyLock::acquire(&path, false, &disk).unwrap().is_none());
         let holder = KeyLock::holder(&path).unwrap();
-        assert_eq!(holder, Holder { since: holder.since, ..Holder::this() });
+        assert_eq!(
+            holder,
+            Holder {
+                since: holder.since,
+                ..Holder::this()
+            }
+        );
         assert_eq!(holder.pid, std::process::id());
         assert!(holder.since > 1_700_000_000 && !holder.command.is_empty());
         drop(held);

@@ -24,20 +24,27 @@ pub(super) fn trace(common: &Common, args: &TraceArgs) -> Result<Exit, Trouble> 
     let home = home(&pipeline);
     let known = journals(&home);
     let number = args.run.or(known.last().copied());
-    let number = number.filter(|number| known.contains(number)).ok_or_else(|| {
-        let cause = match args.run {
-            Some(number) => format!("there is no record of run {number}"),
-            None => "nothing has run here yet".to_owned(),
-        };
-        let mend = match (known.first(), known.last()) {
-            (Some(first), Some(last)) => format!("name one from {first} to {last}"),
-            _ => "run something: tunesmith run".to_owned(),
-        };
-        Trouble::new(Exit::Failed, "trace::no-run", cause, &mend)
-    })?;
+    let number = number
+        .filter(|number| known.contains(number))
+        .ok_or_else(|| {
+            let cause = match args.run {
+                Some(number) => format!("there is no record of run {number}"),
+                None => "nothing has run here yet".to_owned(),
+            };
+            let mend = match (known.first(), known.last()) {
+                (Some(first), Some(last)) => format!("name one from {first} to {last}"),
+                _ => "run something: tunesmith run".to_owned(),
+            };
+            Trouble::new(Exit::Failed, "trace::no-run", cause, &mend)
+        })?;
     let events = journal(&home, number).map_err(|error| {
         let cause = format!("cannot read the record of run {number}: {error}");
-        Trouble::new(Exit::Failed, "trace::unreadable", cause, "check `.tunesmith/runs`")
+        Trouble::new(
+            Exit::Failed,
+            "trace::unreadable",
+            cause,
+            "check `.tunesmith/runs`",
+        )
     })?;
     let trace = Trace::of(&events);
     match &args.output {
@@ -51,6 +58,11 @@ pub(super) fn trace(common: &Common, args: &TraceArgs) -> Result<Exit, Trouble> 
 pub(super) fn write(trace: &Trace, file: &Path) -> Result<(), Trouble> {
     std::fs::write(file, format!("{}\n", trace.json())).map_err(|error| {
         let cause = format!("cannot write `{}`: {error}", file.display());
-        Trouble::new(Exit::Failed, "trace::not-written", cause, "check the folder and its permissions")
+        Trouble::new(
+            Exit::Failed,
+            "trace::not-written",
+            cause,
+            "check the folder and its permissions",
+        )
     })
 }

@@ -40,7 +40,12 @@ pub(crate) fn checkpoints(
         return found;
     };
     let entries = section::map(&entry.value, "checkpoints", faults);
-    section::only(entries, &["max_age", "max_size", "keep"], "`checkpoints`", faults);
+    section::only(
+        entries,
+        &["max_age", "max_size", "keep"],
+        "`checkpoints`",
+        faults,
+    );
     for entry in entries {
         let Some(value) = scope.value(&entry.value, faults) else {
             continue;

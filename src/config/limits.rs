@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::fault::Fault;
 use super::node::{Entry, Node};
 use super::pipeline::{Gate, Limits};
-use super::template::Scope;
 use super::section;
+use super::template::Scope;
 
 /// `retries: 2`, `timeout: 10m`.
 pub(crate) fn limits(entries: &[Entry], scope: &Scope<'_>, faults: &mut Vec<Fault>) -> Limits {

@@ -189,7 +189,11 @@ pub(crate) fn too_large(stages: &[StageSpec], pools: &Pools, faults: &mut Vec<Fa
             }
             let id = &stage.id;
             let message = if is_size(pool) {
-                format!("stage `{id}` wants {} of {pool}, a pool of {}", said(*claim), said(*size))
+                format!(
+                    "stage `{id}` wants {} of {pool}, a pool of {}",
+                    said(*claim),
+                    said(*size)
+                )
             } else {
                 format!("stage `{id}` wants {claim} slots of a pool of {size}")
             };
@@ -211,7 +215,9 @@ mod tests {
         assert_eq!(size("1B"), Some(1));
         assert_eq!(said(8 << 30), "8 GiB");
         assert_eq!(said(1_500_000), "1.4 MiB");
-        for bad in ["", "8", "GiB", "8G", "8gib", "-1GB", "0MB", "1.2.3GB", "9e9TiB"] {
+        for bad in [
+            "", "8", "GiB", "8G", "8gib", "-1GB", "0MB", "1.2.3GB", "9e9TiB",
+        ] {
             assert_eq!(size(bad), None, "{bad}");
         }
     }

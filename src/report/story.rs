@@ -148,7 +148,13 @@ impl Story {
                 let text = format!("restored from the store, took {took} when made");
                 vec![self.row(stage, &self.paint.dim(&text))]
             }
-            Event::StageWaiting { stage, pid, host, since, command } => {
+            Event::StageWaiting {
+                stage,
+                pid,
+                host,
+                since,
+                command,
+            } => {
                 let text = waits(*pid, host, since, command);
                 vec![self.row(stage, &self.paint.dim(&text))]
             }
@@ -274,7 +280,10 @@ impl Story {
         let took = units::duration(millis);
         if let Some(pause) = pause {
             let pause = units::duration(pause);
-            let text = format!("failed after {took}, tries again in {pause}: {}", error.message);
+            let text = format!(
+                "failed after {took}, tries again in {pause}: {}",
+                error.message
+            );
             return vec![self.row(stage, &self.paint.yellow(&text))];
         }
         let what = self.paint.red("failed");

@@ -80,7 +80,11 @@ impl Trace {
                 again,
                 ..
             } => {
-                let ended = if *again { "failed, tries again" } else { "failed" };
+                let ended = if *again {
+                    "failed, tries again"
+                } else {
+                    "failed"
+                };
                 self.end(stage, &format!("{ended}: {}", error.code));
             }
             Event::StageSkipped { stage, because } => self.end(stage, because),

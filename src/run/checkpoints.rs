@@ -131,7 +131,10 @@ mod tests {
             size: 1000,
             keep: false,
         };
-        let one = Dropped { keys: 1, bytes: 100 };
+        let one = Dropped {
+            keys: 1,
+            bytes: 100,
+        };
         assert_eq!(tidy(&store, bounds, now), one);
         assert!(folder(0).exists() && !folder(1).exists());
         drop(held);

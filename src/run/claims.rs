@@ -33,10 +33,15 @@ pub(crate) fn check(
             let id = &spec.id;
             let (message, mend) = if is_size(pool) {
                 let (claim, size) = (said(*claim), said(size));
-                let message = format!("stage `{id}` wants {claim} of {pool}, this machine has {size}");
-                (message, format!("ask for less, or say what is there: `--pool {pool}=...`"))
+                let message =
+                    format!("stage `{id}` wants {claim} of {pool}, this machine has {size}");
+                (
+                    message,
+                    format!("ask for less, or say what is there: `--pool {pool}=...`"),
+                )
             } else {
-                let message = format!("stage `{id}` wants {claim} of `{pool}`, this machine has {size}");
+                let message =
+                    format!("stage `{id}` wants {claim} of `{pool}`, this machine has {size}");
                 let mend = format!(
                     "run it where there is enough, or say what is there: `--pool {pool}={claim}`"
                 );

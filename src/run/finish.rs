@@ -10,10 +10,10 @@ use super::Verdict;
 use super::checkpoints;
 use super::collect;
 use super::scheduler::Scheduler;
+use crate::config::resources::said;
 use crate::event::Event;
 use crate::lock::Lock;
 use crate::plan::{Decision, key};
-use crate::config::resources::said;
 
 impl Scheduler<'_> {
     /// Notes what the lock file will say about a settled stage. A resolved source is written

@@ -77,7 +77,9 @@ pub(crate) fn keep(path: &Path, store: &Store) -> Option<cache::Log> {
     let mut bytes = Vec::new();
     if size <= SHORT {
         file.take(SHORT).read_to_end(&mut bytes).ok()?;
-        return Some(cache::Log::Text(String::from_utf8_lossy(&bytes).into_owned()));
+        return Some(cache::Log::Text(
+            String::from_utf8_lossy(&bytes).into_owned(),
+        ));
     }
     file.seek(SeekFrom::Start(size - KEPT)).ok()?;
     let scratch = store.scratch().ok()?;

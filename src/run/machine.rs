@@ -149,7 +149,9 @@ fn memory() -> Option<u64> {
 
 /// `MemTotal` of `/proc/meminfo`, in bytes.
 fn total(info: &str) -> Option<u64> {
-    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -220,14 +222,24 @@ mod tests {
             visible: None,
         };
         assert_eq!(given(said.clone(), 8), "5");
-        let said = Said { asked: None, ..said };
+        let said = Said {
+            asked: None,
+            ..said
+        };
         assert_eq!(given(said.clone(), 8), "5,6,7");
-        let said = Said { named: None, ..said };
+        let said = Said {
+            named: None,
+            ..said
+        };
         assert_eq!(given(said.clone(), 8), "0,1,2,3");
         let visible = text("2,5");
         let limited = Said { visible, ..said };
         assert_eq!(given(limited.clone(), 8), "2,5");
-        let limited = Said { named: text("5,6"), asked: Some(9), ..limited };
+        let limited = Said {
+            named: text("5,6"),
+            asked: Some(9),
+            ..limited
+        };
         assert_eq!(given(limited, 8), "5");
     }
 
@@ -237,7 +249,10 @@ mod tests {
         assert_eq!(total(info), Some(16 << 10));
         assert_eq!(total("MemFree: 1 kB\n"), None);
         let files = limit_files("1:cpu:/x\n0::/a/b\n");
-        let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        let files: Vec<_> = files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
         assert_eq!(
             files,
             [

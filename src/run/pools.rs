@@ -69,11 +69,7 @@ impl Pools {
         };
         match self.queues.get_mut(wanted) {
             Some(queue) => queue.insert(place),
-            None => self
-                .queues
-                .entry(wanted.clone())
-                .or_default()
-                .insert(place),
+            None => self.queues.entry(wanted.clone()).or_default().insert(place),
         };
     }
 

@@ -61,9 +61,7 @@ pub(crate) fn prepare(job: &Job, devices: &[String]) -> Result<Prepared, StageEr
     let scratch = job.store.scratch().map_err(|error| stored(&error))?;
     match &job.spec().action {
         Action::Builtin { stage, params } => builtin(job, *stage, params, devices, scratch),
-        Action::Shell { command, outputs } => {
-            command_line(job, command, outputs, devices, scratch)
-        }
+        Action::Shell { command, outputs } => command_line(job, command, outputs, devices, scratch),
     }
 }
 

@@ -25,8 +25,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::executor::{Voice, perform};
 use super::claims;
+use super::executor::{Voice, perform};
 use super::job::{Job, Message};
 use super::journal::Journal;
 use super::machine::{Machine, cores};
@@ -379,17 +379,16 @@ impl<'a> Scheduler<'a> {
                 Some(change) = change(&mut watching) => self.look_again(change),
             }
         }
-        debug_assert!(self.jobs.is_empty(), "bug: stages are left that nothing can start");
+        debug_assert!(
+            self.jobs.is_empty(),
+            "bug: stages are left that nothing can start"
+        );
         self.watching = watching;
         Ok(())
     }
 
     /// Starts everything that slots are free for.
-    fn start(
-        &mut self,
-        to: &mpsc::UnboundedSender<(usize, Message)>,
-        executors: &mut JoinSet<()>,
-    ) {
+    fn start(&mut self, to: &mpsc::UnboundedSender<(usize, Message)>, executors: &mut JoinSet<()>) {
         while let Some((stage, held)) = self.pools.next() {
             if let Some(grant) = self.grants.remove(&stage) {
                 match (grant.send(held.clone()), self.running.get_mut(&stage)) {

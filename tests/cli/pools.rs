@@ -46,7 +46,10 @@ fn most_at_once(events: &[Value], held: impl Fn(&Value) -> u64) -> u64 {
 fn every_gpu_is_given_to_one_stage_at_a_time() {
     let project = gpus(6);
     let mut command = project.command(&["run"]);
-    let output = command.env("TUNESMITH_GPUS", "4,7").output().expect("it starts");
+    let output = command
+        .env("TUNESMITH_GPUS", "4,7")
+        .output()
+        .expect("it starts");
     assert!(output.status.success());
     let mut seen = project.marks("given");
     seen.sort();
@@ -80,7 +83,9 @@ fn visible_devices_limit_the_pool_and_its_size_can_be_said() {
         let mut args = vec!["run", "--force", "s0"];
         args.extend(pool.iter().flat_map(|pool| ["--pool", pool]));
         let mut command = project.command(&args);
-        command.env_remove("TUNESMITH_GPUS").env_remove("CUDA_VISIBLE_DEVICES");
+        command
+            .env_remove("TUNESMITH_GPUS")
+            .env_remove("CUDA_VISIBLE_DEVICES");
         if let Some(visible) = visible {
             command.env("CUDA_VISIBLE_DEVICES", visible);
         }
@@ -137,7 +142,9 @@ stages:
     ");
     assert!(!project.at("ran").exists());
     let mut command = project.command(&["run", "--pool", "memory=1000TiB", "--pool", "gpu=2"]);
-    command.env_remove("TUNESMITH_GPUS").env_remove("CUDA_VISIBLE_DEVICES");
+    command
+        .env_remove("TUNESMITH_GPUS")
+        .env_remove("CUDA_VISIBLE_DEVICES");
     assert!(command.output().expect("it starts").status.success());
 }
 
@@ -161,7 +168,10 @@ fn what_runs_together_fits_into_its_pools() {
     assert!(most_at_once(&events, of("license")) <= 2);
     assert!(most_at_once(&events, of("memory")) <= 10 << 30);
     assert!(most_at_once(&events, of("cpu")) <= 4);
-    assert!(most_at_once(&events, of("license")) == 2, "the pool is used");
+    assert!(
+        most_at_once(&events, of("license")) == 2,
+        "the pool is used"
+    );
 }
 
 /// A short stage beside a chain: with one slot the chain goes first, for it takes longer in
@@ -215,7 +225,9 @@ stages:
         found["pid"].as_u64().expect("a number")
     };
     let wanted = [("a", "cpu"), ("b", "cpu"), ("b", "license")];
-    let mut wanted = wanted.map(|(stage, pool)| (stage.to_owned(), track(pool))).to_vec();
+    let mut wanted = wanted
+        .map(|(stage, pool)| (stage.to_owned(), track(pool)))
+        .to_vec();
     slices.sort();
     wanted.sort();
     assert_eq!(slices, wanted);

@@ -52,7 +52,8 @@ fn a_killed_stage_goes_on_from_its_checkpoint() {
 
 #[test]
 fn checkpoints_stay_after_success_when_asked() {
-    let project = Project::new(&COUNTS.replace("name: counts", "name: counts\ncheckpoints: { keep: true }"));
+    let project =
+        Project::new(&COUNTS.replace("name: counts", "name: counts\ncheckpoints: { keep: true }"));
     project.write("go", "");
     project.ok(&[]);
     assert_eq!(project.files(".tunesmith/checkpoints").len(), 10);
@@ -60,7 +61,12 @@ fn checkpoints_stay_after_success_when_asked() {
     project.edit("pipeline.yaml", "keep: true", "max_size: 0.001kB");
     project.write("fat", "");
     let folder = std::fs::read_dir(project.at(".tunesmith/checkpoints"));
-    let folder = folder.expect("a folder").flatten().next().expect("a key").path();
+    let folder = folder
+        .expect("a folder")
+        .flatten()
+        .next()
+        .expect("a key")
+        .path();
     std::fs::write(folder.join("fat"), [0; 1000]).expect("a file");
     let said = project.ok(&["run", "--set", "n=2"]);
     assert!(said.contains("checkpoint::dropped"), "{said}");
@@ -77,14 +83,24 @@ fn a_restored_stage_has_its_log_and_its_time() {
     assert!(project.ok(&["log", "count"]).contains("step 5 of 2"));
     project.edit("pipeline.yaml", "n: 2", "n: 1");
     let said = project.ok(&[]);
-    assert!(said.contains("count     restored from the store, took [TIME] when made"), "{said}");
+    assert!(
+        said.contains("count     restored from the store, took [TIME] when made"),
+        "{said}"
+    );
     let log = project.ok(&["log", "count"]);
-    assert!(log.contains("step 5 of 1") && !log.contains("of 2"), "{log}");
+    assert!(
+        log.contains("step 5 of 1") && !log.contains("of 2"),
+        "{log}"
+    );
     assert!(log.starts_with("# restored; made "), "{log}");
     // A checkout without its own log still has the result's.
     std::fs::remove_dir_all(project.at(".tunesmith/logs")).expect("a folder");
     assert!(project.ok(&["log", "count"]).contains("step 5 of 1"));
-    assert!(project.ok(&["log", "--result", "count"]).contains("step 5 of 1"));
+    assert!(
+        project
+            .ok(&["log", "--result", "count"])
+            .contains("step 5 of 1")
+    );
 }
 
 #[test]
@@ -132,7 +148,10 @@ stages:
     let output = child.wait_with_output().expect("it was started");
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("run::killed") && said.contains("guard"), "{said}");
+    assert!(
+        said.contains("run::killed") && said.contains("guard"),
+        "{said}"
+    );
     let process = format!("/proc/{}/stat", project.marks("grandchild")[0]);
     wait_until("its end", || {
         let stat = std::fs::read_to_string(&process).unwrap_or_default();

@@ -126,7 +126,11 @@ fn who_waits_names_the_holder_and_takes_its_result() {
     assert_eq!(event["stage"], "slow");
     assert_eq!(event["pid"], first.id());
     assert_eq!(event["command"], "tunesmith run --jobs 2");
-    assert!(event["since"].as_str().is_some_and(|since| since.starts_with("20")));
+    assert!(
+        event["since"]
+            .as_str()
+            .is_some_and(|since| since.starts_with("20"))
+    );
     assert!(event["host"].as_str().is_some_and(|host| !host.is_empty()));
     wait_until("the other `quick`", || {
         project.marks("ran").iter().any(|name| name == "quick 2")
@@ -134,7 +138,11 @@ fn who_waits_names_the_holder_and_takes_its_result() {
     project.write("go", "");
     assert!(first.wait().expect("it was started").success());
     assert!(second.wait().expect("it was started").success());
-    let slow = project.marks("ran").iter().filter(|name| *name == "slow").count();
+    let slow = project
+        .marks("ran")
+        .iter()
+        .filter(|name| *name == "slow")
+        .count();
     assert_eq!(slow, 1, "its result was taken");
     project.verify();
 }

@@ -85,16 +85,25 @@ fn an_edit_runs_what_it_touches() {
     let project = two();
     let watch = Watch::start(&project, &[]);
     let told = watch.until("watching");
-    assert!(holds(&told, "stage-done head") && holds(&told, "stage-done many"), "{told:?}");
+    assert!(
+        holds(&told, "stage-done head") && holds(&told, "stage-done many"),
+        "{told:?}"
+    );
 
     project.write("words.txt", "eins\nzwei\n");
     let told = watch.until("watching");
-    assert!(holds(&told, "stage-done head") && holds(&told, "stage-fresh many"), "{told:?}");
+    assert!(
+        holds(&told, "stage-done head") && holds(&told, "stage-fresh many"),
+        "{told:?}"
+    );
     assert_eq!(project.read("out/default/head/it.txt"), "eins\nzwei\n");
 
     project.write("data/b.txt", "b");
     let told = watch.until("watching");
-    assert!(holds(&told, "stage-fresh head") && holds(&told, "stage-done many"), "{told:?}");
+    assert!(
+        holds(&told, "stage-fresh head") && holds(&told, "stage-done many"),
+        "{told:?}"
+    );
 
     project.edit("pipeline.yaml", "n: 2", "n: 1");
     let told = watch.until("watching");
@@ -109,7 +118,10 @@ fn an_edit_runs_what_it_touches() {
     assert!(holds(&told, "run-finished ok"), "{told:?}");
 
     watch.ends();
-    assert!(!project.at("pipeline.lock").exists(), "a watch locks nothing");
+    assert!(
+        !project.at("pipeline.lock").exists(),
+        "a watch locks nothing"
+    );
     assert!(!project.at("sent").exists(), "nothing acts outside");
     project.verify();
 }
@@ -122,7 +134,10 @@ fn a_named_stage_that_acts_outside_stays_ready() {
     assert!(holds(&told, "stage-ready send"), "{told:?}");
     watch.ends();
     assert!(!project.at("sent").exists());
-    assert_eq!(project.output(&["deploy", "--watch"]).status.code(), Some(2));
+    assert_eq!(
+        project.output(&["deploy", "--watch"]).status.code(),
+        Some(2)
+    );
 }
 
 /// Two long stages; the input of one is edited while both run.
@@ -168,7 +183,10 @@ fn a_stage_that_became_stale_is_ended_and_a_valid_one_ends_in_peace() {
     let told = watch.until("run-finished");
     assert!(holds(&told, "stage-done valid"), "{told:?}");
     let told = watch.until("watching");
-    assert!(holds(&told, "stage-done stale") && holds(&told, "stage-fresh valid"), "{told:?}");
+    assert!(
+        holds(&told, "stage-done stale") && holds(&told, "stage-fresh valid"),
+        "{told:?}"
+    );
     assert_eq!(project.read("out/default/stale/it.txt"), "new");
     assert_eq!(project.marks("told"), ["asked"]);
     watch.ends();

@@ -1,1 +1,3 @@
-//! skeleton
+//! CUDA kernels of the qlora engine and what their launches look like.
+
+pub mod attention;
