@@ -8,14 +8,16 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The families, in the order of `src/module.rs`.
-const FAMILIES: [&str; 7] = [
+const FAMILIES: [&str; 9] = [
     "nf4",
     "norm",
     "elementwise",
     "lora",
     "loss",
     "adamw",
-    "attention_plain",
+    "attention_forward",
+    "attention_backward",
+    "attention_f32",
 ];
 
 /// Ampere, Ada, Hopper and Blackwell; the last one also as PTX for cards still to come.

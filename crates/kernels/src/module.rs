@@ -1,12 +1,14 @@
 //! The compiled kernels, loaded once, looked up once, launched by number.
 #![expect(unsafe_code, reason = "the driver's C interface")]
 
+use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
 use std::ptr;
 
 use cudarc::driver::sys;
 
+use crate::attention::{AttentionParams, Launch};
 use crate::params::{self, Params};
 
 /// The type of the values that a kernel works on.
@@ -39,6 +41,14 @@ impl Grid {
         Self {
             blocks: (blocks, 1),
             threads: (threads, 1),
+        }
+    }
+
+    /// The same blocks with another number of threads.
+    pub fn threads(self, threads: usize) -> Self {
+        Self {
+            threads: (threads, 1),
+            ..self
         }
     }
 
@@ -77,6 +87,28 @@ fn check(result: sys::CUresult, what: impl FnOnce() -> String) -> Result<(), Lau
         code: format!("{result:?}"),
     })
 }
+
+/// Where the attention families begin, and the kernels they hold.
+const ATTENTION: usize = 6;
+const ATTENTION_KERNELS: &[(usize, &str)] = &[
+    (0, "attention_forward_bf16_hd64"),
+    (0, "attention_forward_bf16_hd128"),
+    (0, "attention_forward_bf16_hd256"),
+    (1, "attention_delta_bf16"),
+    (1, "attention_prefix_sum"),
+    (1, "attention_dq_bf16_hd64"),
+    (1, "attention_dq_bf16_hd128"),
+    (1, "attention_dq_bf16_hd256"),
+    (1, "attention_dkv_bf16_hd64"),
+    (1, "attention_dkv_bf16_hd128"),
+    (1, "attention_dkv_bf16_hd256"),
+    (2, "attention_forward_f32"),
+    (2, "attention_dq_f32"),
+    (2, "attention_dkv_f32"),
+];
+
+/// Dynamic shared memory that a kernel gets without asking.
+const SHARED: u32 = 48 << 10;
 
 /// In the order of `build.rs`.
 static FATBINS: &[&[u8]] = &include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
@@ -126,17 +158,12 @@ kernels! {
         GradientNorm = "gradient_norm", "gradient_norm", GradientNorm;
         AdamwStep = "adamw_step", "adamw_step", AdamwStep;
     }
-    6 {
-        PlainForward = "attention_forward_bf16", "attention_forward_f32", PlainAttention;
-        PlainQuery = "attention_dq_bf16", "attention_dq_f32", PlainAttention;
-        PlainKeys = "attention_dkv_bf16", "attention_dkv_f32", PlainAttention;
-        PlainPrefix = "attention_dprefix_bf16", "attention_dprefix_f32", PlainAttention;
-    }
 }
 
 /// All kernels, ready in the current context.
 pub struct Kernels {
     functions: Vec<[sys::CUfunction; 2]>,
+    attention: HashMap<&'static str, sys::CUfunction>,
 }
 
 // SAFETY: a CUfunction is a handle that the driver allows in any thread.
@@ -163,7 +190,14 @@ impl Kernels {
                 ])
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { functions })
+        let attention = ATTENTION_KERNELS
+            .iter()
+            .map(|(family, name)| Ok((*name, find(modules[ATTENTION + family], name)?)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            functions,
+            attention,
+        })
     }
 
     /// Puts one launch into `stream`.
@@ -185,30 +219,102 @@ impl Kernels {
         let (_, names, size) = TABLE[kernel as usize];
         assert_eq!(size_of::<P>(), size, "parameters of {kernel:?}");
         let function = self.functions[kernel as usize][element as usize];
-        let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
-        // SAFETY: the function takes one struct of this size, which the driver copies before it returns.
-        let result = unsafe {
-            sys::cuLaunchKernel(
+        let blocks = [grid.blocks.0, grid.blocks.1, 1].map(|n| n as u32);
+        let threads = [grid.threads.0, grid.threads.1].map(|n| n as u32);
+        // SAFETY: the function takes one struct of this size.
+        unsafe { raw_launch(function, blocks, threads, 0, params, stream) }
+            .map_err(|code| failed(names[element as usize], &grid, code))
+    }
+
+    /// Puts one launch of an attention plan into `stream`.
+    ///
+    /// # Safety
+    /// As [`Kernels::launch`].
+    ///
+    /// # Errors
+    /// [`LaunchError`] when the driver refuses it.
+    pub unsafe fn launch_attention(
+        &self,
+        launch: &Launch,
+        params: &AttentionParams,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        let function = *self
+            .attention
+            .get(launch.kernel)
+            .unwrap_or_else(|| panic!("{} is listed in module.rs", launch.kernel));
+        if launch.shared > SHARED {
+            let attribute =
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is loaded.
+            let result =
+                unsafe { sys::cuFuncSetAttribute(function, attribute, launch.shared as i32) };
+            check(result, || format!("shared memory of {}", launch.kernel))?;
+        }
+        // SAFETY: attention kernels take one `AttentionParams`.
+        unsafe {
+            raw_launch(
                 function,
-                grid.blocks.0 as u32,
-                grid.blocks.1 as u32,
-                1,
-                grid.threads.0 as u32,
-                grid.threads.1 as u32,
-                1,
-                0,
+                launch.grid,
+                [launch.block, 1],
+                launch.shared,
+                params,
                 stream,
-                arguments.as_mut_ptr(),
-                ptr::null_mut(),
             )
-        };
-        check(result, || {
-            format!("launch of {} with {grid:?}", names[element as usize])
-        })
+        }
+        .map_err(|code| failed(launch.kernel, launch, code))
+    }
+}
+
+fn failed(name: &str, grid: &dyn fmt::Debug, code: sys::CUresult) -> LaunchError {
+    LaunchError {
+        what: format!("launch of {name} with {grid:?}"),
+        code: format!("{code:?}"),
+    }
+}
+
+/// # Safety
+/// `function` must take one `P` by value; see [`Kernels::launch`] for the addresses in it.
+unsafe fn raw_launch<P: Copy>(
+    function: sys::CUfunction,
+    blocks: [u32; 3],
+    threads: [u32; 2],
+    shared: u32,
+    params: &P,
+    stream: sys::CUstream,
+) -> Result<(), sys::CUresult> {
+    let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
+    // SAFETY: the driver copies the one argument before it returns.
+    let result = unsafe {
+        sys::cuLaunchKernel(
+            function,
+            blocks[0],
+            blocks[1],
+            blocks[2],
+            threads[0],
+            threads[1],
+            1,
+            shared,
+            stream,
+            arguments.as_mut_ptr(),
+            ptr::null_mut(),
+        )
+    };
+    if result == sys::CUresult::CUDA_SUCCESS {
+        Ok(())
+    } else {
+        Err(result)
     }
 }
 
 fn load_module(image: &[u8]) -> Result<sys::CUmodule, LaunchError> {
+    // The driver wants the image aligned.
+    let words = image.chunks(8).map(|c| {
+        let mut word = [0; 8];
+        word[..c.len()].copy_from_slice(c);
+        u64::from_ne_bytes(word)
+    });
+    let image: Vec<u64> = words.collect();
     let mut module = ptr::null_mut();
     // SAFETY: the image is a whole fat binary; the driver reads its length from its header.
     let result = unsafe { sys::cuModuleLoadData(&raw mut module, image.as_ptr().cast()) };

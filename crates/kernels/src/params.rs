@@ -191,29 +191,4 @@ params! {
         eps: f32,
         unused: u32,
     }
-    /// attention_plain.cu, all four kernels.
-    PlainAttention, 128 {
-        qkv: Address,
-        starts: Address,
-        prefix_k: Address,
-        prefix_v: Address,
-        out: Address,
-        lse: Address,
-        d_out: Address,
-        delta: Address,
-        d_qkv: Address,
-        d_prefix: Address,
-        rows: u32,
-        tokens: u32,
-        prefix: u32,
-        heads: u32,
-        kv_heads: u32,
-        dim: u32,
-        stride: u32,
-        prefix_stride: u32,
-        out_stride: u32,
-        d_out_stride: u32,
-        window: u32,
-        scale: f32,
-    }
 }

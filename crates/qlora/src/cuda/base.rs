@@ -81,7 +81,12 @@ impl Base {
     ///
     /// # Errors
     /// [`Error::Unsupported`] for widths that are no multiple of 8; [`Error::Device`]; what reading gives.
-    pub fn load(device: Device, files: &ModelFiles, precision: Precision, positions: usize) -> Result<Self> {
+    pub fn load(
+        device: Device,
+        files: &ModelFiles,
+        precision: Precision,
+        positions: usize,
+    ) -> Result<Self> {
         let config = files.config()?;
         let mut loader = Loader::new(device, &config, precision)?;
         let mut layers = Vec::with_capacity(config.layers);
@@ -89,7 +94,11 @@ impl Base {
             layers.push(loader.layer(files, index)?);
         }
         let embedding = loader.matrix(&files.tensor("model.embed_tokens.weight")?)?;
-        let head = if config.tie_embeddings { embedding } else { loader.matrix(&files.tensor("lm_head.weight")?)? };
+        let head = if config.tie_embeddings {
+            embedding
+        } else {
+            loader.matrix(&files.tensor("lm_head.weight")?)?
+        };
         let print = files.tensor("model.norm.weight")?.into_data();
         loader.finish(layers, embedding, head, print, positions)
     }
@@ -98,7 +107,13 @@ impl Base {
     ///
     /// # Errors
     /// As [`Base::load`].
-    pub fn random(device: Device, config: &ModelConfig, precision: Precision, positions: usize, seed: u64) -> Result<Self> {
+    pub fn random(
+        device: Device,
+        config: &ModelConfig,
+        precision: Precision,
+        positions: usize,
+        seed: u64,
+    ) -> Result<Self> {
         let mut loader = Loader::new(device, config, precision)?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
@@ -163,19 +178,47 @@ impl Loader {
         ];
         for (key, width, most) in widths {
             if !width.is_multiple_of(8) || width > most {
-                return Err(Error::unsupported(key, width, "on a GPU, widths are multiples of 8 and rows at most 8192; train on the CPU"));
+                return Err(Error::unsupported(
+                    key,
+                    width,
+                    "on a GPU, widths are multiples of 8 and rows at most 8192; train on the CPU",
+                ));
             }
         }
-        if !config.head_dim.is_multiple_of(16) || config.head_dim > 256 {
-            return Err(Error::unsupported("head_dim", config.head_dim, "on a GPU, heads are multiples of 16 up to 256 wide; train on the CPU"));
+        if !config.head_dim.is_multiple_of(16) {
+            return Err(Error::unsupported(
+                "head_dim",
+                config.head_dim,
+                "on a GPU, heads are multiples of 16 wide; train on the CPU",
+            ));
         }
-        let most = Target::ALL.iter().map(|t| t.shape(config)).map(|(o, i)| o * i).max().unwrap_or(0);
+        super::attention::check(config, precision.element)?;
+        let most = Target::ALL
+            .iter()
+            .map(|t| t.shape(config))
+            .map(|(o, i)| o * i)
+            .max()
+            .unwrap_or(0);
         let staging = device.allocate(most * precision.element.size().max(4))?;
         let scales = device.allocate(most / nf4::BLOCK * 4 + 4)?;
-        Ok(Self { device, store: Store::new(), config: config.clone(), precision, staging, scales })
+        Ok(Self {
+            device,
+            store: Store::new(),
+            config: config.clone(),
+            precision,
+            staging,
+            scales,
+        })
     }
 
-    fn finish(mut self, layers: Vec<Layer>, embedding: Rows, head: Rows, print: Vec<f32>, positions: usize) -> Result<Base> {
+    fn finish(
+        mut self,
+        layers: Vec<Layer>,
+        embedding: Rows,
+        head: Rows,
+        print: Vec<f32>,
+        positions: usize,
+    ) -> Result<Base> {
         let final_norm = self.store.upload(&self.device, &print)?;
         let table = RopeTable::new(self.config.head_dim, self.config.rope_theta, positions);
         let rope = self.store.upload(&self.device, table.values())?;
@@ -206,7 +249,11 @@ impl Loader {
                 let weight = files.linear(&name)?;
                 let (found, want) = (shape_of(&weight), target.shape(&self.config));
                 if found != want {
-                    return Err(Error::shape(format!("`{name}`"), format!("{want:?}"), format!("{found:?}")));
+                    return Err(Error::shape(
+                        format!("`{name}`"),
+                        format!("{want:?}"),
+                        format!("{found:?}"),
+                    ));
                 }
                 parts.push(weight);
             }
@@ -222,11 +269,20 @@ impl Loader {
         if self.config.qkv_bias {
             let mut bias = Vec::new();
             for target in Site::Qkv.targets() {
-                bias.extend(files.tensor(&format!("{prefix}.{}.bias", target.path()))?.into_data());
+                bias.extend(
+                    files
+                        .tensor(&format!("{prefix}.{}.bias", target.path()))?
+                        .into_data(),
+                );
             }
             qkv_bias = Some(self.store.upload(&self.device, &bias)?);
         }
-        Ok(Layer { attention_norm, mlp_norm, qkv_bias, weights })
+        Ok(Layer {
+            attention_norm,
+            mlp_norm,
+            qkv_bias,
+            weights,
+        })
     }
 
     fn stack(&mut self, parts: Vec<LinearWeight>, site: Site) -> Result<Weight> {
@@ -249,7 +305,9 @@ impl Loader {
                 row += 1;
             }
         }
-        Ok(Weight::Dense(self.matrix(&Matrix::new(outputs, room, values))?))
+        Ok(Weight::Dense(
+            self.matrix(&Matrix::new(outputs, room, values))?,
+        ))
     }
 
     fn nf4(&mut self, parts: Vec<LinearWeight>, double: bool) -> Result<Weight> {
@@ -288,17 +346,31 @@ impl Loader {
         };
         scales(device, store, &mut nf4, tensor.scales())?;
         if !nf4.block.is_power_of_two() || !nf4.nested.is_power_of_two() || nf4.block < 8 {
-            return Err(Error::unsupported("blocksize", nf4.block, "use bitsandbytes' own block sizes"));
+            return Err(Error::unsupported(
+                "blocksize",
+                nf4.block,
+                "use bitsandbytes' own block sizes",
+            ));
         }
         Ok(nf4)
     }
 
     /// Quantizes the staged values. Scales go through the host, where double quantization is one code.
-    fn encode(&mut self, outputs: usize, inputs: usize, double: bool, element: Element) -> Result<Nf4> {
+    fn encode(
+        &mut self,
+        outputs: usize,
+        inputs: usize,
+        double: bool,
+        element: Element,
+    ) -> Result<Nf4> {
         let (device, store) = (&self.device, &mut self.store);
         let count = outputs * inputs;
         if !count.is_multiple_of(nf4::BLOCK) {
-            return Err(Error::unsupported("a weight's size", count, "a multiple of 64 is needed to quantize on a GPU"));
+            return Err(Error::unsupported(
+                "a weight's size",
+                count,
+                "a multiple of 64 is needed to quantize on a GPU",
+            ));
         }
         let packed = store.take(device, count / 2)?;
         let p = params::Nf4Encode {
@@ -308,13 +380,26 @@ impl Loader {
             vectors: (count / 8) as u32,
             bounds: nf4::bounds(),
         };
-        device.launch(Kernel::Nf4Encode, element, Grid::cover(count / 8, 256, 1), &p)?;
+        device.launch(
+            Kernel::Nf4Encode,
+            element,
+            Grid::cover(count / 8, 256, 1),
+            &p,
+        )?;
         let mut absmax = vec![0.0f32; count / nf4::BLOCK];
         device.download(self.scales.part(0, 4 * absmax.len()), &mut absmax)?;
         if absmax.iter().any(|a| !a.is_finite()) {
-            return Err(Error::shape("a weight to quantize", "finite values", "NaN or infinity"));
+            return Err(Error::shape(
+                "a weight to quantize",
+                "finite values",
+                "NaN or infinity",
+            ));
         }
-        let held = if double { nf4::nest(&absmax) } else { Scales::Plain(absmax) };
+        let held = if double {
+            nf4::nest(&absmax)
+        } else {
+            Scales::Plain(absmax)
+        };
         let mut nf4 = Nf4 {
             packed,
             codes: Region::default(),
@@ -346,7 +431,9 @@ impl Loader {
 
     fn random_matrix(&mut self, rows: usize, cols: usize, seed: u64) -> Result<Rows> {
         let element = self.precision.element;
-        let region = self.store.take(&self.device, rows * cols * element.size())?;
+        let region = self
+            .store
+            .take(&self.device, rows * cols * element.size())?;
         noise(&self.device, region, rows * cols, element, seed, 0.02)?;
         Ok(Rows::shaped(region, rows, cols, element))
     }
@@ -359,7 +446,14 @@ impl Loader {
                 let (outputs, inputs) = target.shape(&self.config);
                 let own = seed.wrapping_add(((index * 7 + *target as usize) << 8) as u64);
                 let element = self.precision.element;
-                noise(&self.device, self.staging, outputs * inputs, element, own, 0.02)?;
+                noise(
+                    &self.device,
+                    self.staging,
+                    outputs * inputs,
+                    element,
+                    own,
+                    0.02,
+                )?;
                 parts.push(self.encode(outputs, inputs, true, element)?);
             }
             weights.push(Weight::Nf4(parts));
@@ -374,15 +468,34 @@ impl Loader {
     }
 }
 
-pub(super) fn noise(device: &Device, out: Region, count: usize, element: Element, seed: u64, deviation: f32) -> Result<()> {
-    let p = params::Noise { out: out.at, count: count as u64, seed, deviation, unused: 0 };
+pub(super) fn noise(
+    device: &Device,
+    out: Region,
+    count: usize,
+    element: Element,
+    seed: u64,
+    deviation: f32,
+) -> Result<()> {
+    let p = params::Noise {
+        out: out.at,
+        count: count as u64,
+        seed,
+        deviation,
+        unused: 0,
+    };
     device.launch(Kernel::Noise, element, Grid::cover(count / 8, 256, 1), &p)
 }
 
 fn scales(device: &Device, store: &mut Store, nf4: &mut Nf4, scales: &Scales) -> Result<()> {
     match scales {
         Scales::Plain(absmax) => nf4.absmax = store.upload(device, absmax)?,
-        Scales::Double { codes, absmax, map, offset, block } => {
+        Scales::Double {
+            codes,
+            absmax,
+            map,
+            offset,
+            block,
+        } => {
             nf4.codes = store.upload(device, codes)?;
             nf4.absmax = store.upload(device, absmax)?;
             nf4.map = store.upload(device, &map[..])?;
@@ -406,7 +519,11 @@ impl Nf4 {
         let vectors = self.outputs * self.inputs / 8;
         let p = params::Nf4Decode {
             packed: self.packed.at,
-            codes: if self.codes.bytes == 0 { 0 } else { self.codes.at },
+            codes: if self.codes.bytes == 0 {
+                0
+            } else {
+                self.codes.at
+            },
             absmax: self.absmax.at,
             map: if self.map.bytes == 0 { 0 } else { self.map.at },
             out: out.at,
@@ -419,6 +536,82 @@ impl Nf4 {
             offset: self.offset,
             unused: 0,
         };
-        exec.launch(Kernel::Nf4Decode, Grid::cover(vectors, 1024, 1).threads(256), &p);
+        exec.launch(
+            Kernel::Nf4Decode,
+            Grid::cover(vectors, 1024, 1).threads(256),
+            &p,
+        );
     }
+}
+
+/// A loader for one weight of its own.
+fn lone(device: Device, element: Element, weight: (usize, usize)) -> Result<Loader> {
+    let staging = device.allocate(weight.0 * weight.1 * 4)?;
+    let scales = device.allocate(weight.0 * weight.1 / nf4::BLOCK * 4 + 4)?;
+    let config = ModelConfig {
+        architecture: crate::config::Architecture::Llama,
+        vocab: 8,
+        hidden: 8,
+        intermediate: 8,
+        layers: 1,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 16,
+        rope_theta: 1e4,
+        rms_eps: 1e-5,
+        tie_embeddings: true,
+        qkv_bias: false,
+        sliding_window: None,
+        max_position: 1,
+        bos: None,
+        eos: Vec::new(),
+        dtype: Dtype::F32,
+    };
+    let precision = Precision {
+        element,
+        quantization: Quantization::Nf4 { double: true },
+    };
+    Ok(Loader {
+        device,
+        store: Store::new(),
+        config,
+        precision,
+        staging,
+        scales,
+    })
+}
+
+pub(super) fn decoded(device: Device, tensor: &Nf4Tensor, element: Element) -> Result<Matrix> {
+    let (outputs, inputs) = tensor.shape();
+    let mut loader = lone(device, element, (outputs, inputs))?;
+    let nf4 = loader.stored(tensor)?;
+    let room = 64;
+    let stride = inputs + room;
+    let block = loader.device.allocate(outputs * stride * 4 + (64 << 20))?;
+    let mut exec = Exec::on(&loader.device, element, block);
+    let out = exec.rows(outputs, stride);
+    nf4.decode(&mut exec, out.columns(0, inputs));
+    exec.check()?;
+    let mut bytes = vec![0u8; outputs * stride * element.size()];
+    loader.device.download(out.region(), &mut bytes)?;
+    let dtype = match element {
+        Element::Bf16 => Dtype::Bf16,
+        Element::F32 => Dtype::F32,
+    };
+    let values = dtype.decode(&bytes);
+    let dense: Vec<f32> = values
+        .chunks_exact(stride)
+        .flat_map(|r| r[..inputs].to_vec())
+        .collect();
+    loader.device.free(block);
+    Ok(Matrix::new(outputs, inputs, dense))
+}
+
+pub(super) fn encoded(device: Device, weight: &Matrix, double: bool) -> Result<Vec<u8>> {
+    let mut loader = lone(device, Element::F32, (weight.rows(), weight.cols()))?;
+    loader.device.upload(loader.staging, weight.data())?;
+    let nf4 = loader.encode(weight.rows(), weight.cols(), double, Element::F32)?;
+    let mut packed = vec![0; weight.rows() * weight.cols() / 2];
+    loader.device.download(nf4.packed, &mut packed)?;
+    Ok(packed)
 }

@@ -63,7 +63,10 @@ fn check(status: sys::cublasStatus_t, what: &str) -> Result<()> {
     if status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
         return Ok(());
     }
-    Err(Error::device(format!("cuBLASLt, {what}: {status:?}"), "report this with the shapes of the run"))
+    Err(Error::device(
+        format!("cuBLASLt, {what}: {status:?}"),
+        "report this with the shapes of the run",
+    ))
 }
 
 fn kind(element: Element) -> sys::cudaDataType {
@@ -75,7 +78,11 @@ fn kind(element: Element) -> sys::cudaDataType {
 
 /// A token count and the last one of its bucket plan alike.
 fn bucket(n: usize) -> usize {
-    if n <= BUCKET { n } else { n.next_multiple_of(BUCKET) }
+    if n <= BUCKET {
+        n
+    } else {
+        n.next_multiple_of(BUCKET)
+    }
 }
 
 fn alignment(at: u64) -> u32 {
@@ -89,7 +96,15 @@ impl Layout {
     fn new(element: Element, rows: usize, cols: usize, stride: usize) -> Result<Self> {
         let mut layout = ptr::null_mut();
         // SAFETY: the out-pointer is valid.
-        let status = unsafe { sys::cublasLtMatrixLayoutCreate(&raw mut layout, kind(element), rows as u64, cols as u64, stride as i64) };
+        let status = unsafe {
+            sys::cublasLtMatrixLayoutCreate(
+                &raw mut layout,
+                kind(element),
+                rows as u64,
+                cols as u64,
+                stride as i64,
+            )
+        };
         check(status, "a layout")?;
         Ok(Self(layout))
     }
@@ -114,7 +129,8 @@ struct Operands {
 
 impl Operands {
     fn new(p: &Product, [m, n, k]: [usize; 3]) -> Result<Self> {
-        let turned = |t: bool, rows: usize, cols: usize| if t { (cols, rows) } else { (rows, cols) };
+        let turned =
+            |t: bool, rows: usize, cols: usize| if t { (cols, rows) } else { (rows, cols) };
         let (b_rows, b_cols) = turned(p.b_t, n, k);
         let (a_rows, a_cols) = turned(p.a_t, k, m);
         let add = p.add.unwrap_or(p.out);
@@ -130,10 +146,22 @@ impl Operands {
 impl Product {
     /// Rows and columns of the result, and the length that is summed over.
     fn mnk(&self) -> [usize; 3] {
-        let (m, k) = if self.a_t { (self.a.cols, self.a.rows) } else { (self.a.rows, self.a.cols) };
-        let (n, other) = if self.b_t { (self.b.rows, self.b.cols) } else { (self.b.cols, self.b.rows) };
+        let (m, k) = if self.a_t {
+            (self.a.cols, self.a.rows)
+        } else {
+            (self.a.rows, self.a.cols)
+        };
+        let (n, other) = if self.b_t {
+            (self.b.rows, self.b.cols)
+        } else {
+            (self.b.cols, self.b.rows)
+        };
         assert_eq!(k, other, "inner lengths of a product");
-        assert_eq!((self.out.rows, self.out.cols), (m, n), "the result of a product");
+        assert_eq!(
+            (self.out.rows, self.out.cols),
+            (m, n),
+            "the result of a product"
+        );
         assert_eq!(self.a.element, self.b.element, "factors of a product");
         [m, n, k]
     }
@@ -159,7 +187,10 @@ impl Blas {
         let mut handle = ptr::null_mut();
         // SAFETY: the out-pointer is valid.
         check(unsafe { sys::cublasLtCreate(&raw mut handle) }, "starting")?;
-        Ok(Self { handle, plans: RefCell::new(HashMap::new()) })
+        Ok(Self {
+            handle,
+            plans: RefCell::new(HashMap::new()),
+        })
     }
 
     pub(super) fn version(&self) -> usize {
@@ -205,7 +236,8 @@ impl Blas {
     fn plan(&self, p: &Product, key: &Key) -> Result<Plan> {
         let operands = Operands::new(p, key.mnk)?;
         let (mut desc, mut pref) = (ptr::null_mut(), ptr::null_mut());
-        let turn = |t: bool| if t { sys::cublasOperation_t::CUBLAS_OP_T } else { sys::cublasOperation_t::CUBLAS_OP_N };
+        // CUBLAS_OP_T and CUBLAS_OP_N.
+        let turn = i32::from;
         let (first, second) = (turn(p.b_t), turn(p.a_t));
         use sys::cublasLtMatmulDescAttributes_t as Desc;
         use sys::cublasLtMatmulPreferenceAttributes_t as Pref;
@@ -220,14 +252,48 @@ impl Blas {
         // SAFETY: attributes are of the sizes that the interface names; descriptors were just made; one
         // result fits into `found`.
         unsafe {
-            check(sys::cublasLtMatmulDescCreate(&raw mut desc, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType_t::CUDA_R_32F), "a description")?;
-            for (attribute, value) in [(Desc::CUBLASLT_MATMUL_DESC_TRANSA, first), (Desc::CUBLASLT_MATMUL_DESC_TRANSB, second)] {
-                check(sys::cublasLtMatmulDescSetAttribute(desc, attribute, (&raw const value).cast(), size_of_val(&value)), "a transpose")?;
+            check(
+                sys::cublasLtMatmulDescCreate(
+                    &raw mut desc,
+                    sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                    sys::cudaDataType_t::CUDA_R_32F,
+                ),
+                "a description",
+            )?;
+            for (attribute, value) in [
+                (Desc::CUBLASLT_MATMUL_DESC_TRANSA, first),
+                (Desc::CUBLASLT_MATMUL_DESC_TRANSB, second),
+            ] {
+                check(
+                    sys::cublasLtMatmulDescSetAttribute(
+                        desc,
+                        attribute,
+                        (&raw const value).cast(),
+                        size_of_val(&value),
+                    ),
+                    "a transpose",
+                )?;
             }
-            check(sys::cublasLtMatmulPreferenceCreate(&raw mut pref), "a preference")?;
-            let set = |attribute, value: *const c_void, size| check(sys::cublasLtMatmulPreferenceSetAttribute(pref, attribute, value, size), "a preference");
-            set(Pref::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (&raw const workspace).cast(), size_of::<usize>())?;
-            set(Pref::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, (&raw const reduction).cast(), 4)?;
+            check(
+                sys::cublasLtMatmulPreferenceCreate(&raw mut pref),
+                "a preference",
+            )?;
+            let set = |attribute, value: *const c_void, size| {
+                check(
+                    sys::cublasLtMatmulPreferenceSetAttribute(pref, attribute, value, size),
+                    "a preference",
+                )
+            };
+            set(
+                Pref::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                (&raw const workspace).cast(),
+                size_of::<usize>(),
+            )?;
+            set(
+                Pref::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                (&raw const reduction).cast(),
+                4,
+            )?;
             let [a, b, c, d] = key.alignment;
             for (attribute, value) in [
                 (Pref::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
@@ -238,13 +304,27 @@ impl Blas {
                 set(attribute, (&raw const value).cast(), 4)?;
             }
             let status = sys::cublasLtMatmulAlgoGetHeuristic(
-                self.handle, desc, operands.first.0, operands.second.0, operands.add.0, operands.out.0, pref, 1, found.as_mut_ptr(), &raw mut count,
+                self.handle,
+                desc,
+                operands.first.0,
+                operands.second.0,
+                operands.add.0,
+                operands.out.0,
+                pref,
+                1,
+                found.as_mut_ptr(),
+                &raw mut count,
             );
             let _ = sys::cublasLtMatmulPreferenceDestroy(pref);
             check(status, &format!("an algorithm for {:?}", key.mnk))?;
             found.set_len(count as usize);
         }
-        let result = found.first().ok_or_else(|| Error::device(format!("cuBLASLt has no algorithm for {:?}", key.mnk), ""))?;
-        Ok(Plan { desc, algo: result.algo })
+        let result = found.first().ok_or_else(|| {
+            Error::device(format!("cuBLASLt has no algorithm for {:?}", key.mnk), "")
+        })?;
+        Ok(Plan {
+            desc,
+            algo: result.algo,
+        })
     }
 }

@@ -7,6 +7,7 @@
 use std::ptr;
 
 use cudarc::driver::sys;
+use kernels::attention::{AttentionParams, Launch};
 use kernels::{Element, Grid, Kernel, Kernels, params::Params};
 
 use super::blas::Blas;
@@ -35,7 +36,12 @@ impl DeviceInfo {
     pub fn numerics(&self) -> String {
         format!(
             "{} sm_{}{} {} SMs, driver {}, cuBLASLt {}",
-            self.name, self.capability.0, self.capability.1, self.processors, self.driver, self.blas
+            self.name,
+            self.capability.0,
+            self.capability.1,
+            self.processors,
+            self.driver,
+            self.blas
         )
     }
 }
@@ -61,7 +67,9 @@ pub(super) fn check(result: sys::CUresult, what: &str) -> Result<()> {
         sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
             "use a smaller micro-batch or a card with more memory, or end other programs on it"
         }
-        _ => "look at `nvidia-smi`; if the card is well, report this with the command that led here",
+        _ => {
+            "look at `nvidia-smi`; if the card is well, report this with the command that led here"
+        }
     };
     Err(Error::device(format!("{what}: {result:?}"), mend))
 }
@@ -109,32 +117,54 @@ impl Device {
         // SAFETY: out-pointers are valid; order as the driver asks for it.
         unsafe {
             check(sys::cuInit(0), "starting the driver")?;
-            check(sys::cuDriverGetVersion(&raw mut driver), "asking the driver's version")?;
+            check(
+                sys::cuDriverGetVersion(&raw mut driver),
+                "asking the driver's version",
+            )?;
             if driver < DRIVER {
                 return Err(Error::device(
-                    format!("the driver runs CUDA {}.{}", driver / 1000, driver % 1000 / 10),
+                    format!(
+                        "the driver runs CUDA {}.{}",
+                        driver / 1000,
+                        driver % 1000 / 10
+                    ),
                     "install driver 580 or newer",
                 ));
             }
             check(sys::cuDeviceGet(&raw mut device, 0), "finding a card")?;
-            check(sys::cuDevicePrimaryCtxRetain(&raw mut context, device), "opening the card")?;
+            check(
+                sys::cuDevicePrimaryCtxRetain(&raw mut context, device),
+                "opening the card",
+            )?;
             check(sys::cuCtxSetCurrent(context), "using the card")?;
         }
         let mut info = describe(device)?;
         info.driver = driver;
         if info.capability < (8, 0) {
             return Err(Error::device(
-                format!("{} has no bf16 (compute capability {}.{})", info.name, info.capability.0, info.capability.1),
+                format!(
+                    "{} has no bf16 (compute capability {}.{})",
+                    info.name, info.capability.0, info.capability.1
+                ),
                 "use a card of the Ampere generation or newer",
             ));
         }
         let kernels = Kernels::load().map_err(|e| {
-            Error::device(e.to_string(), "build with this card's architecture in TUNESMITH_CUDA_ARCHS")
+            Error::device(
+                e.to_string(),
+                "build with this card's architecture in TUNESMITH_CUDA_ARCHS",
+            )
         })?;
         let (stream, copies) = (stream()?, stream()?);
         let blas = Blas::new()?;
         info.blas = blas.version();
-        Ok(Self { stream, copies, kernels, blas, info })
+        Ok(Self {
+            stream,
+            copies,
+            kernels,
+            blas,
+            info,
+        })
     }
 
     /// What the card is.
@@ -142,10 +172,25 @@ impl Device {
         &self.info
     }
 
-    pub(super) fn launch<P: Params>(&self, kernel: Kernel, element: Element, grid: Grid, params: &P) -> Result<()> {
+    pub(super) fn launch<P: Params>(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        params: &P,
+    ) -> Result<()> {
         // SAFETY: parameters are built in `exec.rs` from regions of this device's arena or store, which
         // outlive the stream's work; one stream orders all writers.
-        unsafe { self.kernels.launch(kernel, element, grid, params, self.stream) }
+        unsafe {
+            self.kernels
+                .launch(kernel, element, grid, params, self.stream)
+        }
+        .map_err(|e| Error::device(e.to_string(), "report this with the shapes of the run"))
+    }
+
+    pub(super) fn launch_attention(&self, launch: &Launch, params: &AttentionParams) -> Result<()> {
+        // SAFETY: as in `launch`.
+        unsafe { self.kernels.launch_attention(launch, params, self.stream) }
             .map_err(|e| Error::device(e.to_string(), "report this with the shapes of the run"))
     }
 
@@ -154,7 +199,10 @@ impl Device {
         let mut at = 0;
         // SAFETY: the out-pointer is valid.
         let result = unsafe { sys::cuMemAlloc_v2(&raw mut at, bytes.max(256)) };
-        check(result, &format!("reserving {} MiB on the card", bytes >> 20))?;
+        check(
+            result,
+            &format!("reserving {} MiB on the card", bytes >> 20),
+        )?;
         Ok(Region { at, bytes })
     }
 
@@ -170,7 +218,10 @@ impl Device {
     pub fn memory(&self) -> Result<(usize, usize)> {
         let (mut free, mut total) = (0, 0);
         // SAFETY: the out-pointers are valid.
-        check(unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) }, "asking for free memory")?;
+        check(
+            unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) },
+            "asking for free memory",
+        )?;
         Ok((free, total))
     }
 
@@ -179,22 +230,40 @@ impl Device {
         let bytes = size_of_val(values);
         assert!(bytes <= to.bytes, "upload of {bytes} into {}", to.bytes);
         // SAFETY: source and target are as long as said; pageable memory has been read on return.
-        check(unsafe { sys::cuMemcpyHtoDAsync_v2(to.at, values.as_ptr().cast(), bytes, self.stream) }, "copying to the card")
+        check(
+            unsafe { sys::cuMemcpyHtoDAsync_v2(to.at, values.as_ptr().cast(), bytes, self.stream) },
+            "copying to the card",
+        )
     }
 
     /// Card to host; waits.
     pub(super) fn download<T: Copy>(&self, from: Region, values: &mut [T]) -> Result<()> {
         let bytes = size_of_val(values);
-        assert!(bytes <= from.bytes, "download of {bytes} from {}", from.bytes);
+        assert!(
+            bytes <= from.bytes,
+            "download of {bytes} from {}",
+            from.bytes
+        );
         // SAFETY: source and target are as long as said; the stream is waited for.
         unsafe {
-            check(sys::cuMemcpyDtoHAsync_v2(values.as_mut_ptr().cast(), from.at, bytes, self.stream), "copying from the card")?;
+            check(
+                sys::cuMemcpyDtoHAsync_v2(values.as_mut_ptr().cast(), from.at, bytes, self.stream),
+                "copying from the card",
+            )?;
         }
         self.wait()
     }
 
     /// Rows of `bytes` bytes from one stride to another, on the card.
-    pub(super) fn copy_rows(&self, to: u64, to_stride: usize, from: u64, from_stride: usize, bytes: usize, rows: usize) -> Result<()> {
+    pub(super) fn copy_rows(
+        &self,
+        to: u64,
+        to_stride: usize,
+        from: u64,
+        from_stride: usize,
+        bytes: usize,
+        rows: usize,
+    ) -> Result<()> {
         let copy = sys::CUDA_MEMCPY2D {
             srcXInBytes: 0,
             srcY: 0,
@@ -214,18 +283,27 @@ impl Device {
             Height: rows,
         };
         // SAFETY: both sides hold `rows` rows of their stride, as in `launch`.
-        check(unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream) }, "copying rows")
+        check(
+            unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream) },
+            "copying rows",
+        )
     }
 
     pub(super) fn zero(&self, region: Region) -> Result<()> {
         // SAFETY: the region is ours.
-        check(unsafe { sys::cuMemsetD8Async(region.at, 0, region.bytes, self.stream) }, "clearing memory")
+        check(
+            unsafe { sys::cuMemsetD8Async(region.at, 0, region.bytes, self.stream) },
+            "clearing memory",
+        )
     }
 
     /// Waits for all work.
     pub(super) fn wait(&self) -> Result<()> {
         // SAFETY: the stream is ours.
-        check(unsafe { sys::cuStreamSynchronize(self.stream) }, "waiting for the card")
+        check(
+            unsafe { sys::cuStreamSynchronize(self.stream) },
+            "waiting for the card",
+        )
     }
 
     /// Makes the card current in this thread.
@@ -234,7 +312,10 @@ impl Device {
         // SAFETY: retaining the primary context again gives the same one.
         unsafe {
             check(sys::cuDeviceGet(&raw mut device, 0), "finding a card")?;
-            check(sys::cuDevicePrimaryCtxRetain(&raw mut context, device), "opening the card")?;
+            check(
+                sys::cuDevicePrimaryCtxRetain(&raw mut context, device),
+                "opening the card",
+            )?;
             check(sys::cuCtxSetCurrent(context), "using the card")
         }
     }
@@ -242,21 +323,30 @@ impl Device {
     pub(super) fn event(&self) -> Result<Event> {
         let mut event = ptr::null_mut();
         // SAFETY: the out-pointer is valid. Flag 0: with timing.
-        check(unsafe { sys::cuEventCreate(&raw mut event, 0) }, "making an event")?;
+        check(
+            unsafe { sys::cuEventCreate(&raw mut event, 0) },
+            "making an event",
+        )?;
         Ok(Event(event))
     }
 
     pub(super) fn record(&self, event: Event, copies: bool) -> Result<()> {
         let stream = if copies { self.copies } else { self.stream };
         // SAFETY: event and stream are ours.
-        check(unsafe { sys::cuEventRecord(event.0, stream) }, "recording an event")
+        check(
+            unsafe { sys::cuEventRecord(event.0, stream) },
+            "recording an event",
+        )
     }
 
     /// `copies`: the copy stream waits; else the working stream.
     pub(super) fn wait_for(&self, event: Event, copies: bool) -> Result<()> {
         let stream = if copies { self.copies } else { self.stream };
         // SAFETY: event and stream are ours.
-        check(unsafe { sys::cuStreamWaitEvent(stream, event.0, 0) }, "waiting for an event")
+        check(
+            unsafe { sys::cuStreamWaitEvent(stream, event.0, 0) },
+            "waiting for an event",
+        )
     }
 
     /// Milliseconds between two recorded events; waits for the second.
@@ -265,7 +355,10 @@ impl Device {
         // SAFETY: both events were recorded.
         unsafe {
             check(sys::cuEventSynchronize(to.0), "waiting for an event")?;
-            check(sys::cuEventElapsedTime_v2(&raw mut ms, from.0, to.0), "reading a time")?;
+            check(
+                sys::cuEventElapsedTime_v2(&raw mut ms, from.0, to.0),
+                "reading a time",
+            )?;
         }
         Ok(ms)
     }
@@ -274,7 +367,12 @@ impl Device {
 fn stream() -> Result<sys::CUstream> {
     let mut stream = ptr::null_mut();
     // SAFETY: the out-pointer is valid.
-    let result = unsafe { sys::cuStreamCreate(&raw mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32) };
+    let result = unsafe {
+        sys::cuStreamCreate(
+            &raw mut stream,
+            sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32,
+        )
+    };
     check(result, "making a stream")?;
     Ok(stream)
 }
@@ -285,13 +383,22 @@ fn describe(device: sys::CUdevice) -> Result<DeviceInfo> {
     let mut name = [0u8; 256];
     // SAFETY: out-pointers are valid and as long as said.
     unsafe {
-        check(sys::cuDeviceTotalMem_v2(&raw mut memory, device), "asking for memory")?;
-        check(sys::cuDeviceGetName(name.as_mut_ptr().cast(), 255, device), "asking for a name")?;
+        check(
+            sys::cuDeviceTotalMem_v2(&raw mut memory, device),
+            "asking for memory",
+        )?;
+        check(
+            sys::cuDeviceGetName(name.as_mut_ptr().cast(), 255, device),
+            "asking for a name",
+        )?;
     }
     let ask = |attribute| -> Result<i32> {
         let mut value = 0;
         // SAFETY: the out-pointer is valid.
-        check(unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) }, "asking the card")?;
+        check(
+            unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) },
+            "asking the card",
+        )?;
         Ok(value)
     };
     let end = name.iter().position(|b| *b == 0).unwrap_or(0);
@@ -321,12 +428,24 @@ impl Pinned {
     pub(super) fn new(bytes: usize) -> Result<Self> {
         let mut at = ptr::null_mut();
         // SAFETY: the out-pointer is valid.
-        check(unsafe { sys::cuMemHostAlloc(&raw mut at, bytes.max(1), 0) }, &format!("pinning {} MiB of host memory", bytes >> 20))?;
-        Ok(Self { at: at.cast(), bytes })
+        check(
+            unsafe { sys::cuMemHostAlloc(&raw mut at, bytes.max(1), 0) },
+            &format!("pinning {} MiB of host memory", bytes >> 20),
+        )?;
+        Ok(Self {
+            at: at.cast(),
+            bytes,
+        })
     }
 
     /// Between `region` and this memory at `offset`, in the copy stream.
-    pub(super) fn copy(&self, device: &Device, offset: usize, region: Region, to_host: bool) -> Result<()> {
+    pub(super) fn copy(
+        &self,
+        device: &Device,
+        offset: usize,
+        region: Region,
+        to_host: bool,
+    ) -> Result<()> {
         assert!(offset + region.bytes <= self.bytes, "pinned memory");
         // SAFETY: both sides are in range and live until the copy stream has been waited for.
         let result = unsafe {

@@ -3,6 +3,7 @@
 //! Without a card nothing runs and the arena only counts: that is how a step's memory is planned, by the
 //! code of the step itself. The first fault is kept and told by [`Exec::check`]; ops after it do nothing.
 
+use kernels::attention::{AttentionParams, Launch};
 use kernels::params::{self, Params};
 use kernels::{Element, Grid, Kernel};
 
@@ -16,6 +17,8 @@ pub(super) struct Exec<'d> {
     pub(super) device: Option<&'d Device>,
     pub(super) element: Element,
     pub(super) arena: Arena,
+    /// Multiprocessors of the card, or of the one that is planned for.
+    pub(super) processors: u32,
     workspace: Region,
     fault: Option<Error>,
 }
@@ -25,17 +28,30 @@ const THREADS: usize = 256;
 impl<'d> Exec<'d> {
     /// On a card, with the step's block.
     pub(super) fn on(device: &'d Device, element: Element, block: Region) -> Self {
-        Self::with(Some(device), element, Arena::over(block))
+        let processors = device.info().processors as u32;
+        Self::with(Some(device), element, Arena::over(block), processors)
     }
 
     /// Without a card.
-    pub(super) fn counting(element: Element) -> Self {
-        Self::with(None, element, Arena::counting())
+    pub(super) fn counting(element: Element, processors: u32) -> Self {
+        Self::with(None, element, Arena::counting(), processors)
     }
 
-    fn with(device: Option<&'d Device>, element: Element, mut arena: Arena) -> Self {
+    fn with(
+        device: Option<&'d Device>,
+        element: Element,
+        mut arena: Arena,
+        processors: u32,
+    ) -> Self {
         let workspace = arena.take(WORKSPACE);
-        Self { device, element, arena, workspace, fault: None }
+        Self {
+            device,
+            element,
+            arena,
+            processors,
+            workspace,
+            fault: None,
+        }
     }
 
     /// Runs `work` on the card, if there is one and nothing has failed.
@@ -82,6 +98,10 @@ impl<'d> Exec<'d> {
         self.go(|d| d.launch(kernel, element, grid, params));
     }
 
+    pub(super) fn attention(&mut self, launch: &Launch, params: &AttentionParams) {
+        self.go(|d| d.launch_attention(launch, params));
+    }
+
     pub(super) fn product(&mut self, product: &Product) {
         let workspace = self.workspace;
         self.go(|d| d.blas.run(d, product, workspace));
@@ -90,10 +110,27 @@ impl<'d> Exec<'d> {
     pub(super) fn copy(&mut self, to: Rows, from: Rows) {
         assert_eq!((to.rows, to.cols), (from.rows, from.cols), "a copy");
         let size = to.element.size();
-        self.go(|d| d.copy_rows(to.at, to.stride * size, from.at, from.stride * size, to.cols * size, to.rows));
+        self.go(|d| {
+            d.copy_rows(
+                to.at,
+                to.stride * size,
+                from.at,
+                from.stride * size,
+                to.cols * size,
+                to.rows,
+            )
+        });
     }
 
-    pub(super) fn norm(&mut self, x: Rows, weight: Region, eps: f32, y: Rows, inv: Region, index: Option<Region>) {
+    pub(super) fn norm(
+        &mut self,
+        x: Rows,
+        weight: Region,
+        eps: f32,
+        y: Rows,
+        inv: Region,
+        index: Option<Region>,
+    ) {
         let p = params::NormForward {
             x: x.at,
             weight: weight.at,
@@ -109,7 +146,15 @@ impl<'d> Exec<'d> {
     }
 
     /// Adds to `dx`, or with an index sets the rows that it names.
-    pub(super) fn norm_back(&mut self, dy: Rows, x: Rows, weight: Region, inv: Region, dx: Rows, index: Option<Region>) {
+    pub(super) fn norm_back(
+        &mut self,
+        dy: Rows,
+        x: Rows,
+        weight: Region,
+        inv: Region,
+        dx: Rows,
+        index: Option<Region>,
+    ) {
         let p = params::NormBackward {
             dy: dy.at,
             x: x.at,
@@ -126,7 +171,15 @@ impl<'d> Exec<'d> {
     }
 
     /// Turns the first `heads` heads of each row by its position's angle, or back.
-    pub(super) fn rope(&mut self, rows: Rows, positions: Region, table: Region, heads: usize, head_dim: usize, sign: f32) {
+    pub(super) fn rope(
+        &mut self,
+        rows: Rows,
+        positions: Region,
+        table: Region,
+        heads: usize,
+        head_dim: usize,
+        sign: f32,
+    ) {
         let p = params::Rope {
             rows: rows.at,
             positions: positions.at,
@@ -165,12 +218,25 @@ impl<'d> Exec<'d> {
     }
 
     pub(super) fn embed(&mut self, table: Rows, ids: Region, out: Rows) {
-        let p = params::Embed { table: table.at, ids: ids.at, out: out.at, width: out.cols as u32, unused: 0 };
+        let p = params::Embed {
+            table: table.at,
+            ids: ids.at,
+            out: out.at,
+            width: out.cols as u32,
+            unused: 0,
+        };
         self.launch(Kernel::Embed, Grid::row(out.rows, THREADS), &p);
     }
 
-    /// Adds f32 rows (or one row to all) to columns from `offset`.
-    pub(super) fn add_rows(&mut self, rows: Rows, offset: usize, values: Region, width: usize, one: bool) {
+    /// Adds f32 rows without gaps (or one row to all) to columns from `offset`.
+    pub(super) fn add_rows(
+        &mut self,
+        rows: Rows,
+        offset: usize,
+        values: Region,
+        width: usize,
+        one: bool,
+    ) {
         let p = params::AddRows {
             rows: rows.at,
             values: values.at,
@@ -179,10 +245,20 @@ impl<'d> Exec<'d> {
             offset: offset as u32,
             values_stride: if one { 0 } else { width as u32 },
         };
-        self.launch(Kernel::AddRows, Grid::cover(width / 8, THREADS, rows.rows), &p);
+        self.launch(
+            Kernel::AddRows,
+            Grid::cover(width / 8, THREADS, rows.rows),
+            &p,
+        );
     }
 
-    pub(super) fn cross_entropy(&mut self, logits: Rows, targets: Region, losses: Region, weight: Option<f32>) {
+    pub(super) fn cross_entropy(
+        &mut self,
+        logits: Rows,
+        targets: Region,
+        losses: Region,
+        weight: Option<f32>,
+    ) {
         let p = params::CrossEntropy {
             logits: logits.at,
             targets: targets.at,

@@ -47,10 +47,19 @@ impl SitePlan {
             row += target.shape(&base.config).0;
             *end = row;
         }
-        let pairs = slots.first().map(|first| pairs(adapter, site, slots, first));
+        let pairs = slots
+            .first()
+            .map(|first| pairs(adapter, site, slots, first));
         let pad = pairs.as_ref().map_or(0, |p| p.a_rows.next_multiple_of(PAD));
         let place = (layer * Site::ALL.len() + site as usize) as u64;
-        Self { outputs, inputs, pad, ends, pairs, place }
+        Self {
+            outputs,
+            inputs,
+            pad,
+            ends,
+            pairs,
+            place,
+        }
     }
 
     /// Columns of the site's input: the inputs, then `u`.
@@ -67,7 +76,13 @@ fn pairs(adapter: &Adapter, site: Site, slots: &[Slot], first: &Slot) -> Pairs {
             b[index] = Some((slots[place].b.start, place * r));
         }
     }
-    Pairs { a: first.a.start, a_rows: slots.len() * r, b, r, scale: adapter.config().scale() }
+    Pairs {
+        a: first.a.start,
+        a_rows: slots.len() * r,
+        b,
+        r,
+        scale: adapter.config().scale(),
+    }
 }
 
 /// The masks of one pass.
@@ -88,13 +103,22 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn take(exec: &mut Exec<'_>, sites: &[SitePlan], tokens: usize, dropout: bool) -> Self {
+    pub(super) fn take(
+        exec: &mut Exec<'_>,
+        sites: &[SitePlan],
+        tokens: usize,
+        dropout: bool,
+    ) -> Self {
         let size = exec.element.size();
         let most = |f: &dyn Fn(&SitePlan) -> usize| sites.iter().map(f).max().unwrap_or(0);
         let weight = exec.arena.take(size * most(&|s| s.outputs * s.width()));
         let down = exec.arena.take(size * most(&|s| s.pad * s.inputs));
         let masked = dropout.then(|| exec.arena.take(size * tokens * most(&|s| s.inputs)));
-        Self { weight, down, masked }
+        Self {
+            weight,
+            down,
+            masked,
+        }
     }
 }
 
@@ -110,7 +134,13 @@ pub(super) struct Ready<'a> {
 }
 
 /// Decodes a site. `values` are the adapter's.
-pub(super) fn ready<'a>(exec: &mut Exec<'_>, plan: &'a SitePlan, weight: &Weight, values: Region, scratch: Scratch) -> Ready<'a> {
+pub(super) fn ready<'a>(
+    exec: &mut Exec<'_>,
+    plan: &'a SitePlan,
+    weight: &Weight,
+    values: Region,
+    scratch: Scratch,
+) -> Ready<'a> {
     let element = exec.element;
     let rows = match weight {
         Weight::Dense(rows) => rows.columns(0, plan.width()),
@@ -133,16 +163,28 @@ pub(super) fn ready<'a>(exec: &mut Exec<'_>, plan: &'a SitePlan, weight: &Weight
             rows: pairs.a_rows as u32,
             width: plan.inputs as u32,
         };
-        exec.launch(Kernel::LoraDown, Grid::cover(plan.inputs / 8, 256, plan.pad), &p);
+        exec.launch(
+            Kernel::LoraDown,
+            Grid::cover(plan.inputs / 8, 256, plan.pad),
+            &p,
+        );
         down
     });
-    Ready { plan, weight: rows, down, masked: scratch.masked, values }
+    Ready {
+        plan,
+        weight: rows,
+        down,
+        masked: scratch.masked,
+        values,
+    }
 }
 
 impl Pairs {
     fn write_up(&self, exec: &mut Exec<'_>, plan: &SitePlan, out: Rows, values: Region) {
         let p = params::LoraUp {
-            b: self.b.map(|b| b.map_or(0, |(at, _)| values.at + 4 * at as u64)),
+            b: self
+                .b
+                .map(|b| b.map_or(0, |(at, _)| values.at + 4 * at as u64)),
             out: out.at,
             ends: plan.ends.map(|e| e as u32),
             columns: self.b.map(|b| b.map_or(0, |(_, column)| column as u32)),
@@ -151,13 +193,24 @@ impl Pairs {
             stride: out.stride as u32,
             unused: 0,
         };
-        let grid = Grid { blocks: (plan.outputs.div_ceil(4), 1), threads: (64, 4) };
+        let grid = Grid {
+            blocks: (plan.outputs.div_ceil(4), 1),
+            threads: (64, 4),
+        };
         exec.launch(Kernel::LoraUp, grid, &p);
     }
 }
 
 impl Ready<'_> {
-    fn dropout(&self, exec: &mut Exec<'_>, kernel: Kernel, x: Rows, out: Rows, bits: Region, masks: Masks) {
+    fn dropout(
+        &self,
+        exec: &mut Exec<'_>,
+        kernel: Kernel,
+        x: Rows,
+        out: Rows,
+        bits: Region,
+        masks: Masks,
+    ) {
         let p = params::Dropout {
             x: x.at,
             out: out.at,
@@ -175,17 +228,32 @@ impl Ready<'_> {
     }
 
     /// `x` as the adapter sees it; masks are drawn once and then reread from `bits`.
-    fn seen(&self, exec: &mut Exec<'_>, x: Rows, bits: Region, masks: Option<Masks>, draw: bool) -> Rows {
-        let (Some(masks), Some(masked)) = (masks, self.masked) else { return x };
+    fn seen(
+        &self,
+        exec: &mut Exec<'_>,
+        x: Rows,
+        bits: Region,
+        masks: Option<Masks>,
+        draw: bool,
+    ) -> Rows {
+        let (Some(masks), Some(masked)) = (masks, self.masked) else {
+            return x;
+        };
         let out = Rows::shaped(masked, x.rows, x.cols, exec.element);
-        let kernel = if draw { Kernel::DropoutDraw } else { Kernel::DropoutApply };
+        let kernel = if draw {
+            Kernel::DropoutDraw
+        } else {
+            Kernel::DropoutApply
+        };
         self.dropout(exec, kernel, x, out, bits, masks);
         out
     }
 
     /// Fills the adapter columns of `x`, whose first columns hold the inputs.
     pub(super) fn down(&self, exec: &mut Exec<'_>, x: Rows, bits: Region, masks: Option<Masks>) {
-        let (Some(pairs), Some(a)) = (&self.plan.pairs, self.down) else { return };
+        let (Some(pairs), Some(a)) = (&self.plan.pairs, self.down) else {
+            return;
+        };
         let source = self.seen(exec, x.columns(0, self.plan.inputs), bits, masks, true);
         exec.product(&Product {
             a: source,
@@ -200,14 +268,34 @@ impl Ready<'_> {
 
     /// `y = x W^T + adapter (+ add)`; `x` has been through [`Ready::down`].
     pub(super) fn forward(&self, exec: &mut Exec<'_>, x: Rows, y: Rows, add: Option<Rows>) {
-        exec.product(&Product { a: x, a_t: false, b: self.weight, b_t: true, out: y, alpha: 1.0, add });
+        exec.product(&Product {
+            a: x,
+            a_t: false,
+            b: self.weight,
+            b_t: true,
+            out: y,
+            alpha: 1.0,
+            add,
+        });
     }
 
     /// The input's gradient in the first columns of `dx`, `du` in the rest. Without `want_input` the first
     /// columns are left alone.
-    pub(super) fn input_back(&self, exec: &mut Exec<'_>, dy: Rows, dx: Rows, bits: Region, masks: Option<Masks>, want_input: bool) {
+    pub(super) fn input_back(
+        &self,
+        exec: &mut Exec<'_>,
+        dy: Rows,
+        dx: Rows,
+        bits: Region,
+        masks: Option<Masks>,
+        want_input: bool,
+    ) {
         let (inputs, pad) = (self.plan.inputs, self.plan.pad);
-        let (from, cols) = if want_input { (0, self.plan.width()) } else { (inputs, pad) };
+        let (from, cols) = if want_input {
+            (0, self.plan.width())
+        } else {
+            (inputs, pad)
+        };
         exec.product(&Product {
             a: dy,
             a_t: false,
@@ -217,10 +305,20 @@ impl Ready<'_> {
             alpha: 1.0,
             add: None,
         });
-        let (Some(pairs), Some(a), true) = (&self.plan.pairs, self.down, want_input) else { return };
+        let (Some(pairs), Some(a), true) = (&self.plan.pairs, self.down, want_input) else {
+            return;
+        };
         let du = dx.columns(inputs, pad);
         let into = dx.columns(0, inputs);
-        let mut product = Product { a: du, a_t: false, b: a, b_t: false, out: into, alpha: pairs.scale, add: Some(into) };
+        let mut product = Product {
+            a: du,
+            a_t: false,
+            b: a,
+            b_t: false,
+            out: into,
+            alpha: pairs.scale,
+            add: Some(into),
+        };
         let (Some(masks), Some(masked)) = (masks, self.masked) else {
             exec.product(&product);
             return;
@@ -233,14 +331,39 @@ impl Ready<'_> {
     }
 
     /// Adds the pairs' gradients. `x` are the site's inputs, `u` its adapter columns, `du` their gradient.
-    pub(super) fn adapter_back(&self, exec: &mut Exec<'_>, x: Rows, u: Rows, dy: Rows, du: Rows, grads: Region, bits: Region, masks: Option<Masks>) {
-        let Some(pairs) = &self.plan.pairs else { return };
+    pub(super) fn adapter_back(
+        &self,
+        exec: &mut Exec<'_>,
+        x: Rows,
+        u: Rows,
+        dy: Rows,
+        du: Rows,
+        grads: Region,
+        bits: Region,
+        masks: Option<Masks>,
+    ) {
+        let Some(pairs) = &self.plan.pairs else {
+            return;
+        };
         let float = |at: usize, rows: usize, cols: usize| {
-            Rows::shaped(grads.part(4 * at, 4 * rows * cols), rows, cols, kernels::Element::F32)
+            Rows::shaped(
+                grads.part(4 * at, 4 * rows * cols),
+                rows,
+                cols,
+                kernels::Element::F32,
+            )
         };
         let source = self.seen(exec, x, bits, masks, false);
         let a = float(pairs.a, pairs.a_rows, self.plan.inputs);
-        exec.product(&Product { a: du.columns(0, pairs.a_rows), a_t: true, b: source, b_t: false, out: a, alpha: pairs.scale, add: Some(a) });
+        exec.product(&Product {
+            a: du.columns(0, pairs.a_rows),
+            a_t: true,
+            b: source,
+            b_t: false,
+            out: a,
+            alpha: pairs.scale,
+            add: Some(a),
+        });
         let mut start = 0;
         for (b, end) in pairs.b.iter().zip(self.plan.ends) {
             if let Some((at, column)) = *b {

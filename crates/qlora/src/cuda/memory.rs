@@ -18,8 +18,15 @@ pub(super) struct Region {
 impl Region {
     /// The part from `offset`, `bytes` long.
     pub(super) fn part(self, offset: usize, bytes: usize) -> Self {
-        assert!(offset + bytes <= self.bytes, "part {offset}+{bytes} of {}", self.bytes);
-        Self { at: self.at + offset as u64, bytes }
+        assert!(
+            offset + bytes <= self.bytes,
+            "part {offset}+{bytes} of {}",
+            self.bytes
+        );
+        Self {
+            at: self.at + offset as u64,
+            bytes,
+        }
     }
 }
 
@@ -37,26 +44,55 @@ pub(super) struct Rows {
 impl Rows {
     /// Columns `from..from + cols`.
     pub(super) fn columns(self, from: usize, cols: usize) -> Self {
-        assert!(from + cols <= self.cols, "columns {from}+{cols} of {}", self.cols);
-        Self { at: self.at + (from * self.element.size()) as u64, cols, ..self }
+        assert!(
+            from + cols <= self.cols,
+            "columns {from}+{cols} of {}",
+            self.cols
+        );
+        Self {
+            at: self.at + (from * self.element.size()) as u64,
+            cols,
+            ..self
+        }
     }
 
     /// Rows `from..from + rows`.
     pub(super) fn slice(self, from: usize, rows: usize) -> Self {
-        assert!(from + rows <= self.rows, "rows {from}+{rows} of {}", self.rows);
-        Self { at: self.at + (from * self.stride * self.element.size()) as u64, rows, ..self }
+        assert!(
+            from + rows <= self.rows,
+            "rows {from}+{rows} of {}",
+            self.rows
+        );
+        Self {
+            at: self.at + (from * self.stride * self.element.size()) as u64,
+            rows,
+            ..self
+        }
     }
 
     /// The same memory as `cols` columns without gaps.
     pub(super) fn shaped(region: Region, rows: usize, cols: usize, element: Element) -> Self {
-        assert!(rows * cols * element.size() <= region.bytes, "{rows} x {cols} in {}", region.bytes);
-        Self { at: region.at, rows, cols, stride: cols, element }
+        assert!(
+            rows * cols * element.size() <= region.bytes,
+            "{rows} x {cols} in {}",
+            region.bytes
+        );
+        Self {
+            at: region.at,
+            rows,
+            cols,
+            stride: cols,
+            element,
+        }
     }
 
     /// All bytes; only for rows without gaps.
     pub(super) fn region(self) -> Region {
         assert_eq!(self.cols, self.stride, "rows with gaps");
-        Region { at: self.at, bytes: self.rows * self.cols * self.element.size() }
+        Region {
+            at: self.at,
+            bytes: self.rows * self.cols * self.element.size(),
+        }
     }
 }
 
@@ -78,20 +114,38 @@ pub(super) struct Mark(usize);
 impl Arena {
     /// Over a block of the card.
     pub(super) fn over(block: Region) -> Self {
-        Self { base: block.at, size: block.bytes, top: 0, peak: 0 }
+        Self {
+            base: block.at,
+            size: block.bytes,
+            top: 0,
+            peak: 0,
+        }
     }
 
     /// Counts only.
     pub(super) fn counting() -> Self {
-        Self { base: ALIGNMENT as u64, size: usize::MAX, top: 0, peak: 0 }
+        Self {
+            base: ALIGNMENT as u64,
+            size: usize::MAX,
+            top: 0,
+            peak: 0,
+        }
     }
 
     pub(super) fn take(&mut self, bytes: usize) -> Region {
         let at = self.top;
         self.top += bytes.next_multiple_of(ALIGNMENT);
         self.peak = self.peak.max(self.top);
-        assert!(self.top <= self.size, "the plan of this step counted {} bytes, and it takes {}", self.size, self.top);
-        Region { at: self.base + at as u64, bytes }
+        assert!(
+            self.top <= self.size,
+            "the plan of this step counted {} bytes, and it takes {}",
+            self.size,
+            self.top
+        );
+        Region {
+            at: self.base + at as u64,
+            bytes,
+        }
     }
 
     pub(super) fn rows(&mut self, rows: usize, cols: usize, element: Element) -> Rows {
@@ -124,7 +178,11 @@ const BLOCK: usize = 32 << 20;
 
 impl Store {
     pub(super) fn new() -> Self {
-        Self { open: Region::default(), used: 0, blocks: Vec::new() }
+        Self {
+            open: Region::default(),
+            used: 0,
+            blocks: Vec::new(),
+        }
     }
 
     pub(super) fn take(&mut self, device: &Device, bytes: usize) -> Result<Region> {

@@ -31,7 +31,14 @@ impl Tokens {
             let from = (joint + outside) as u32;
             positions.extend(from..from + row.len() as u32);
         }
-        Self { ids, positions, joint, outside, lens: rows.iter().map(|r| r.len()).collect(), keys: None }
+        Self {
+            ids,
+            positions,
+            joint,
+            outside,
+            lens: rows.iter().map(|r| r.len()).collect(),
+            keys: None,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -45,10 +52,7 @@ pub(super) struct Span {
     /// Place among the tokens of the pass.
     pub(super) from: usize,
     pub(super) tokens: usize,
-    pub(super) rows: usize,
-    /// Row boundaries, counted from `from`.
-    pub(super) starts: Region,
-    /// Per token the first token of its row, and the one after its last.
+    /// Per token the first token of its row, and the one after its last, counted from `from`.
     pub(super) row_start: Region,
     pub(super) row_end: Region,
 }
@@ -70,7 +74,10 @@ impl Pass {
         let joint = tokens.joint;
         let prefix = (joint > 0).then(|| span(exec, 0, &[joint]));
         let own = (!tokens.lens.is_empty()).then(|| span(exec, joint, &tokens.lens));
-        let masks = tokens.keys.as_ref().map(|keys| Masks { keys: exec.upload(keys), rate });
+        let masks = tokens.keys.as_ref().map(|keys| Masks {
+            keys: exec.upload(keys),
+            rate,
+        });
         Self {
             tokens: tokens.len(),
             joint,
@@ -85,20 +92,17 @@ impl Pass {
 }
 
 fn span(exec: &mut Exec<'_>, from: usize, lens: &[usize]) -> Span {
-    let mut starts = vec![0u32];
+    let mut start = 0u32;
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for len in lens {
-        let start = *starts.last().expect("starts with zero");
         let end = start + *len as u32;
-        starts.push(end);
         first.extend(std::iter::repeat_n(start, *len));
         last.extend(std::iter::repeat_n(end, *len));
+        start = end;
     }
     Span {
         from,
         tokens: first.len(),
-        rows: lens.len(),
-        starts: exec.upload(&starts),
         row_start: exec.upload(&first),
         row_end: exec.upload(&last),
     }
