@@ -170,7 +170,12 @@ impl Product {
         let [m, n, k] = self.mnk();
         let add = self.add.unwrap_or(self.out);
         Key {
-            mnk: [bucket(m), bucket(n), bucket(k)],
+            // Tokens are the rows of the result, or what is summed over; the other lengths are weights'.
+            mnk: if self.a_t {
+                [m, n, bucket(k)]
+            } else {
+                [bucket(m), n, k]
+            },
             lds: [self.a.stride, self.b.stride, add.stride, self.out.stride],
             transposed: [self.a_t, self.b_t],
             input: self.a.element,

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod autograd;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod merged;
 mod peft_refs;
 mod smollm2;
