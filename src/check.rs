@@ -26,10 +26,18 @@ pub fn stages(pipeline: &Pipeline, graph: &Graph, stages: &[usize]) -> Result<()
         else {
             continue;
         };
-        for found in room.check(params, &site(pipeline, graph, &stage.inputs)) {
-            let span = stage.place(&found.field);
-            let message = format!("stage `{}`: {}", stage.id, found.message);
-            faults.push(Fault::at(&span, &found.code, message).mend(found.mend));
+        let candidates = stage.pick.iter().flat_map(|pick| &pick.candidates);
+        let mut reads: Vec<&[InputSpec]> = candidates.map(|one| &*one.inputs).collect();
+        if reads.is_empty() {
+            reads.push(&stage.inputs);
+        }
+        // Whichever cell is picked, it must fit.
+        for inputs in reads {
+            for found in room.check(params, &site(pipeline, graph, inputs)) {
+                let span = stage.place(&found.field);
+                let message = format!("stage `{}`: {}", stage.id, found.message);
+                faults.push(Fault::at(&span, &found.code, message).mend(found.mend));
+            }
         }
     }
     if faults.is_empty() {

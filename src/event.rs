@@ -48,6 +48,9 @@ pub enum Event {
         /// When its making began, RFC 3339.
         #[serde(default)]
         made_at: String,
+        /// Its key, 64 hex digits.
+        #[serde(default)]
+        key: String,
     },
     /// A stage began.
     StageStarted {
@@ -82,6 +85,21 @@ pub enum Event {
         /// Its command line; empty if it did not say.
         command: String,
     },
+    /// Every cell that a stage picks from is measured, and one goes on.
+    StagePicked {
+        /// Stage id of the one that picks.
+        stage: String,
+        /// The measured cell, `val-eval[lr=1e-4]`.
+        cell: String,
+        /// `val-eval.tool_selection`.
+        metric: String,
+        /// Its value there.
+        value: f64,
+        /// Whether the largest wins, or the smallest.
+        largest: bool,
+        /// How many cells there were.
+        among: usize,
+    },
     /// A running stage says something.
     Stage {
         /// Stage id.
@@ -99,6 +117,9 @@ pub enum Event {
         outcome: Outcome,
         /// Whether its outputs are the same bytes as those of its last result.
         unchanged: bool,
+        /// Its key, 64 hex digits.
+        #[serde(default)]
+        key: String,
     },
     /// A stage failed.
     StageFailed {
@@ -203,6 +224,7 @@ mod tests {
                 restored: true,
                 made_millis: 0,
                 made_at: text(),
+                key: text(),
             },
             Event::StageFresh { .. } => Event::StageStarted {
                 stage: text(),
@@ -220,7 +242,15 @@ mod tests {
                 since: text(),
                 command: text(),
             },
-            Event::StageWaiting { .. } => Event::Stage {
+            Event::StageWaiting { .. } => Event::StagePicked {
+                stage: text(),
+                cell: text(),
+                metric: text(),
+                value: 0.0,
+                largest: true,
+                among: 0,
+            },
+            Event::StagePicked { .. } => Event::Stage {
                 stage: text(),
                 said: StageEvent::Log { text: text() },
             },
@@ -229,6 +259,7 @@ mod tests {
                 millis: 0,
                 outcome: Outcome::default(),
                 unchanged: false,
+                key: text(),
             },
             Event::StageDone { .. } => Event::StageFailed {
                 stage: text(),

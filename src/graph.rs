@@ -4,7 +4,7 @@
 //! with the lines that close it; neighbours and orders are the same on every machine.
 //! Must not know: keys, the store, how a graph is drawn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use petgraph::Direction;
@@ -13,9 +13,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use stages::Stage;
 
-use crate::config::{
-    self, Fault, Faults, Overrides, Pipeline, Reference, Span, StageSpec, suggest,
-};
+use crate::config::{self, Fault, Faults, Overrides, Pipeline, Selector, suggest};
 
 /// The graph of a pipeline. Stages are indices into [`Pipeline::stages`].
 pub struct Graph {
@@ -51,7 +49,9 @@ fn build(pipeline: &Pipeline) -> (Graph, Vec<Fault>) {
         .iter()
         .enumerate()
         .flat_map(|(below, stage)| {
-            let mut above: Vec<usize> = sources(stage)
+            let mut above: Vec<usize> = stage
+                .reads()
+                .into_iter()
                 .filter_map(|(name, _)| index.get(name).copied())
                 .collect();
             above.sort_unstable();
@@ -163,29 +163,30 @@ impl Graph {
 
     fn plain_targets(&self, pipeline: &Pipeline) -> Vec<usize> {
         match &pipeline.default {
-            Some(names) => names.iter().filter_map(|name| self.find(name)).collect(),
+            Some(names) => names
+                .iter()
+                .flat_map(|name| meant(pipeline, name))
+                .collect(),
             None => (0..pipeline.stages.len())
                 .filter(|stage| pipeline.stages[*stage].effect == stages::Effect::None)
                 .collect(),
         }
     }
 
-    /// The stages called `names`, in that order.
+    /// The stages called `names`, in that order: `train` is all its cells, `train[lr=1e-4]`
+    /// those with that value.
     pub fn named(&self, pipeline: &Pipeline, names: &[String]) -> Result<Vec<usize>, Faults> {
         let mut found = Vec::new();
         let mut faults = Vec::new();
         for name in names {
-            if let Some(stage) = self.find(name) {
-                found.push(stage);
-                continue;
+            let stages = match self.find(name) {
+                Some(stage) => vec![stage],
+                None => meant(pipeline, name),
+            };
+            if stages.is_empty() {
+                faults.push(unknown(pipeline, name));
             }
-            let known = self.index.keys().map(String::as_str);
-            let message = format!(
-                "there is no stage `{name}` in profile `{}`",
-                pipeline.profile
-            );
-            let fault = Fault::nowhere("config::unknown-stage", message);
-            faults.push(fault.mend(suggest::mend(name, known, "stages")));
+            found.extend(stages);
         }
         if faults.is_empty() {
             return Ok(found);
@@ -194,17 +195,32 @@ impl Graph {
     }
 }
 
-/// The stages that a stage names under `inputs`, and where.
-fn sources(stage: &StageSpec) -> impl Iterator<Item = (&str, &Span)> {
-    stage.inputs.iter().flat_map(|input| {
-        input
-            .references
-            .iter()
-            .filter_map(|reference| match reference {
-                Reference::Product { stage, .. } => Some((stage.as_str(), &input.span)),
-                Reference::Path(_) => None,
-            })
-    })
+/// The cells that a name means.
+fn meant(pipeline: &Pipeline, name: &str) -> Vec<usize> {
+    let Some(selector) = Selector::read(name) else {
+        return Vec::new();
+    };
+    let stages = pipeline.stages.iter().enumerate();
+    let meant =
+        stages.filter(|(_, spec)| spec.name == selector.stage && selector.means(&spec.cell));
+    meant.map(|(at, _)| at).collect()
+}
+
+fn unknown(pipeline: &Pipeline, name: &str) -> Fault {
+    let stage = name.split('[').next().unwrap_or_default();
+    let cells = pipeline.stages.iter().filter(|spec| spec.name == stage);
+    let cells: Vec<&str> = cells.map(|spec| spec.id.as_str()).collect();
+    let (what, mend) = if cells.is_empty() {
+        let known: BTreeSet<&str> = pipeline.stages.iter().map(|spec| &*spec.name).collect();
+        ("stage", suggest::mend(name, known.into_iter(), "stages"))
+    } else {
+        ("cell", suggest::mend(name, cells.into_iter(), "cells"))
+    };
+    let message = format!(
+        "there is no {what} `{name}` in profile `{}`",
+        pipeline.profile
+    );
+    Fault::nowhere("config::unknown-stage", message).mend(mend)
 }
 
 /// Kahn's order with file order among the ready ones, by a heap of indices.
@@ -288,7 +304,8 @@ fn cycle(pipeline: &Pipeline, index: &BTreeMap<String, usize>, circle: &[usize])
     let edge = |at: usize| {
         let stage = &pipeline.stages[circle[at]];
         let above = circle[(at + 1) % circle.len()];
-        let found = sources(stage).find(|(name, _)| index.get(*name) == Some(&above));
+        let mut reads = stage.reads().into_iter();
+        let found = reads.find(|(name, _)| index.get(*name) == Some(&above));
         found.map_or_else(|| stage.span.clone(), |(_, span)| span.clone())
     };
     let message = if circle.len() == 1 {

@@ -98,6 +98,39 @@ impl Lock {
         self.results.get(&(profile.to_owned(), stage.to_owned()))
     }
 
+    /// Stages with their outputs under a profile.
+    pub fn stages(&self, profile: &str) -> impl Iterator<Item = (&str, &BTreeMap<String, Digest>)> {
+        let results = self.results.iter();
+        let results = results.filter(move |((of, _), _)| of == profile);
+        results.map(|((_, stage), outputs)| (stage.as_str(), outputs))
+    }
+
+    /// Forgets what a source resolved to; whether it was there.
+    pub fn forget_source(&mut self, id: &str) -> bool {
+        self.sources.remove(id).is_some()
+    }
+
+    /// Forgets the results of stages that `known` does not name under a profile; which.
+    pub fn keep_stages(&mut self, profile: &str, known: impl Fn(&str) -> bool) -> Vec<String> {
+        let goes = |(of, stage): &(String, String)| of == profile && !known(stage);
+        let gone = self.results.keys().filter(|name| goes(name));
+        let gone: Vec<String> = gone.map(|(_, stage)| stage.clone()).collect();
+        self.results.retain(|name, _| !goes(name));
+        self.accepted.retain(|name, _| !goes(name));
+        gone
+    }
+
+    /// Replaces the file by these entries, in one step.
+    pub fn save(&self, file: &Path) -> Result<(), LockError> {
+        let io = |source| LockError::Io {
+            path: file.to_owned(),
+            source,
+        };
+        let guard = File::open(folder_of(file)).map_err(io)?;
+        guard.lock().map_err(io)?;
+        self.write(file).map_err(io)
+    }
+
     /// The outputs of every stage under any profile.
     pub fn all_results(&self) -> impl Iterator<Item = &BTreeMap<String, Digest>> {
         self.results.values()
@@ -184,30 +217,30 @@ impl Lock {
             path: file.to_owned(),
             source,
         };
-        let folder = match file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         // Two runs may end together: the folder's lock makes reading and writing one step.
-        let guard = File::open(folder).map_err(io)?;
+        let guard = File::open(folder_of(file)).map_err(io)?;
         guard.lock().map_err(io)?;
         let mut lock = Self::load(file)?;
         if lock.contains(settled) {
             return Ok(false);
         }
         lock.merge(settled);
-        let aside = folder.join(format!(".{FILE_NAME}.aside"));
+        lock.write(file).map_err(io)?;
+        Ok(true)
+    }
+
+    /// Writes the file; whoever calls holds the folder's lock.
+    fn write(&self, file: &Path) -> io::Result<()> {
+        let aside = folder_of(file).join(format!(".{FILE_NAME}.aside"));
         let write = || {
             let mut written = File::create(&aside)?;
-            written.write_all(lock.text().as_bytes())?;
+            written.write_all(self.text().as_bytes())?;
             written.sync_all()?;
             fs::rename(&aside, file)
         };
-        write().map_err(|source| {
+        write().inspect_err(|_| {
             let _ = fs::remove_file(&aside);
-            io(source)
-        })?;
-        Ok(true)
+        })
     }
 
     fn read_line(&mut self, line: &str) -> Result<(), Wrong> {
@@ -258,6 +291,13 @@ impl Lock {
             return Err(("lock::duplicate", message, "keep one of the two lines"));
         }
         Ok(())
+    }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

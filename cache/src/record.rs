@@ -42,6 +42,9 @@ pub struct Made {
     /// What its maker calls the thing that made it; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stage: String,
+    /// Which version of its project its maker says it was made from; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
     /// Whether a person said that these outputs are those of the key, instead of a stage having
     /// made them. Such a result stays where it is: it is never given to others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

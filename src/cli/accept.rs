@@ -23,7 +23,12 @@ pub(super) fn accept(common: &Common, args: &AcceptArgs) -> Result<Exit, Trouble
             "write the value into `pipeline.yaml` first",
         ));
     }
-    for stage in &args.stages {
+    let project = common.project()?;
+    let stages = project.graph.named(&project.pipeline, &args.stages)?;
+    let stages = stages
+        .iter()
+        .map(|at| project.pipeline.stages[*at].id.clone());
+    for stage in &stages.collect::<Vec<_>>() {
         // Each anew: accepting one stage settles what the next one reads.
         let project = common.project()?;
         let done = run::accept(&project, &Options::default(), stage)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::config::{Fault, Faults};
 use crate::plan::PlanError;
-use crate::report::{faults, screen};
+use crate::report::{annotations, faults, screen};
 use crate::run::{Halt, OpenError, RunError, Verdict};
 
 /// Exit codes.
@@ -67,6 +67,8 @@ impl Trouble {
         match self {
             Self::Faults(found) => {
                 screen::complain(&faults::draw(&found, look()));
+                let env = |name: &str| std::env::var(name).ok();
+                screen::complain(&annotations(&env, &found));
                 Exit::Config
             }
             Self::Other(exit, code, cause, mend) => {

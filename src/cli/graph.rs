@@ -1,9 +1,13 @@
 //! `tunesmith graph [STAGE...]`
 
+use std::collections::BTreeSet;
+
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
+use crate::config::{Action, Pipeline};
 use crate::report::graph::{Drawing, draw};
 use crate::report::screen;
 
@@ -27,6 +31,9 @@ pub(super) struct GraphArgs {
     /// The language of the picture
     #[arg(long, value_enum, default_value = "ascii")]
     format: Format,
+    /// Tell it as JSON, an object a stage
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Trouble> {
@@ -36,6 +43,15 @@ pub(super) fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Trouble> 
     } else {
         graph.ancestors(&graph.named(&pipeline, &args.stages)?)
     };
+    if args.json {
+        screen::say(
+            &shown
+                .iter()
+                .map(|stage| line(&pipeline, *stage))
+                .collect::<String>(),
+        );
+        return Ok(Exit::Ok);
+    }
     let drawing = match args.format {
         Format::Ascii => Drawing::Ascii,
         Format::Dot => Drawing::Dot,
@@ -44,4 +60,21 @@ pub(super) fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Trouble> 
     };
     screen::say(&draw(&pipeline, &graph, &shown, drawing));
     Ok(Exit::Ok)
+}
+
+/// One stage as JSON.
+fn line(pipeline: &Pipeline, stage: usize) -> String {
+    let spec = &pipeline.stages[stage];
+    let kind = match &spec.action {
+        Action::Builtin { stage, .. } => stage.kind(),
+        Action::Shell { .. } => "shell",
+    };
+    let reads: BTreeSet<&str> = spec.reads().into_iter().map(|(name, _)| name).collect();
+    let cell = spec
+        .cell
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.clone()));
+    let cell: serde_json::Map<_, _> = cell.collect();
+    let told = json!({ "stage": spec.id, "kind": kind, "cell": cell, "reads": reads });
+    format!("{told}\n")
 }

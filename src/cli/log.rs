@@ -1,12 +1,13 @@
 //! `tunesmith log STAGE`
 
 use clap::Args;
+use serde_json::json;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
 use crate::plan::Last;
 use crate::report::screen;
-use crate::run::{kept_log, log_path};
+use crate::run::{Project, kept_log, log_path};
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct LogArgs {
@@ -16,15 +17,30 @@ pub(super) struct LogArgs {
     /// The log that belongs to the present result, even if a later try failed
     #[arg(long)]
     result: bool,
+    /// Tell it as JSON, an object a stage
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn log(common: &Common, args: &LogArgs) -> Result<Exit, Trouble> {
     let project = common.project()?;
+    let names = std::slice::from_ref(&args.stage);
+    for stage in project.graph.named(&project.pipeline, names)? {
+        let id = &project.pipeline.stages[stage].id;
+        let bytes = of(&project, id, args.result)?;
+        let text = String::from_utf8_lossy(&bytes);
+        screen::say(&if args.json {
+            format!("{}\n", json!({ "stage": id, "log": text }))
+        } else {
+            text.into_owned()
+        });
+    }
+    Ok(Exit::Ok)
+}
+
+fn of(project: &Project, stage: &str, result: bool) -> Result<Vec<u8>, Trouble> {
     let pipeline = &project.pipeline;
-    project
-        .graph
-        .named(pipeline, std::slice::from_ref(&args.stage))?;
-    let path = log_path(project.store.home(), &pipeline.profile, &args.stage);
+    let path = log_path(project.store.home(), &pipeline.profile, stage);
     let written = match std::fs::read(&path) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -36,7 +52,7 @@ pub(super) fn log(common: &Common, args: &LogArgs) -> Result<Exit, Trouble> {
     };
     let kept = || -> Result<Option<Vec<u8>>, Trouble> {
         let last = Last::load(project.store.home(), &pipeline.profile);
-        let Some(last) = last.get(&args.stage) else {
+        let Some(last) = last.get(stage) else {
             return Ok(None);
         };
         let records = project.store.records(&last.key)?;
@@ -45,20 +61,18 @@ pub(super) fn log(common: &Common, args: &LogArgs) -> Result<Exit, Trouble> {
         Ok(record.and_then(|record| kept_log(record, &project.store)))
     };
     let found = match written {
-        Some(bytes) if !args.result => Some(bytes),
+        Some(bytes) if !result => Some(bytes),
         _ => kept()?,
     };
-    let Some(bytes) = found else {
-        return Err(Trouble::new(
+    found.ok_or_else(|| {
+        Trouble::new(
             Exit::Failed,
             "log::none",
             format!(
-                "`{}` has no log here under profile `{}`",
-                args.stage, pipeline.profile
+                "`{stage}` has no log here under profile `{}`",
+                pipeline.profile
             ),
-            &format!("run it: tunesmith run {}", args.stage),
-        ));
-    };
-    screen::say(&String::from_utf8_lossy(&bytes));
-    Ok(Exit::Ok)
+            &format!("run it: tunesmith run {stage}"),
+        )
+    })
 }

@@ -6,6 +6,7 @@
 mod accept;
 mod cache;
 mod check;
+mod compare;
 mod exit;
 mod explain;
 mod graph;
@@ -15,7 +16,9 @@ mod open;
 mod plan;
 mod run;
 mod schema;
+mod set;
 mod trace;
+mod update;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -37,8 +40,8 @@ struct Common {
     /// The profile to use
     #[arg(long, value_name = "NAME", global = true)]
     profile: Option<String>,
-    /// Override a parameter for this command (repeatable); pipeline.lock is not written
-    #[arg(long = "set", value_name = "PARAM=VALUE", global = true)]
+    /// Override a parameter or a stage's field for this command: lr=1e-4, train.lr=1e-4 (repeatable); pipeline.lock is not written
+    #[arg(long = "set", value_name = "NAME=VALUE", global = true)]
     sets: Vec<String>,
 }
 
@@ -71,6 +74,12 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Explain one stage: its key, its inputs, its result, why it would run
     Explain(explain::ExplainArgs),
+    /// Compare results: runs, parameters, metrics
+    Compare(compare::CompareArgs),
+    /// Set a parameter or a stage's field in pipeline.yaml; comments and layout stay
+    Set(set::SetArgs),
+    /// Look up again what the sources of fetching stages are now, and pin that
+    Update(update::UpdateArgs),
     /// Draw the graph of stages
     Graph(graph::GraphArgs),
     /// Check the pipeline without running anything
@@ -94,9 +103,9 @@ enum Command {
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 14] = [
-    "run", "deploy", "plan", "explain", "graph", "check", "init", "log", "trace", "accept",
-    "cache", "schema", GUARD, "help",
+const WORDS: [&str; 17] = [
+    "run", "deploy", "plan", "explain", "compare", "set", "update", "graph", "check", "init",
+    "log", "trace", "accept", "cache", "schema", GUARD, "help",
 ];
 
 /// Options that take the next word as their value.
@@ -135,6 +144,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Deploy(args) => run::deploy(&common, args),
         Command::Plan(args) => plan::plan(&common, &args),
         Command::Explain(args) => explain::explain(&common, &args),
+        Command::Compare(args) => compare::compare(&common, &args),
+        Command::Update(args) => update::update(&common, &args),
+        Command::Set(args) => set::set(&common, &args),
         Command::Graph(args) => graph::graph(&common, &args),
         Command::Check(args) => check::check(&common, &args),
         Command::Init(args) => init::init(&common, &args),

@@ -9,6 +9,7 @@ use crate::report::{forecast, screen};
 use crate::run::{self, Options};
 
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "flags are booleans")]
 pub(super) struct PlanArgs {
     /// Stages to bring up to date; all, if none is named
     #[arg(value_name = "STAGE")]
@@ -16,6 +17,12 @@ pub(super) struct PlanArgs {
     /// Exit with code 4 if anything would run
     #[arg(long)]
     check: bool,
+    /// As `run --locked` would: exit with code 5 where pipeline.lock does not name a result that is there
+    #[arg(long)]
+    locked: bool,
+    /// As `run --frozen` would: every source must be pinned
+    #[arg(long)]
+    frozen: bool,
     /// Tell it as JSON lines
     #[arg(long)]
     json: bool,
@@ -25,6 +32,8 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     let project = common.project()?;
     let options = Options {
         targets: args.stages.clone(),
+        locked: args.locked,
+        frozen: args.frozen,
         ..Options::default()
     };
     let selected = run::selection(&project, &options)?;
@@ -33,7 +42,7 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     let text = if args.json {
         forecast::json(&project.pipeline, &decisions)
     } else {
-        forecast::text(&project.pipeline, &decisions)
+        forecast::text(&project.pipeline, &decisions, planner.picks())
     };
     screen::say(&text);
     let stale = decisions

@@ -10,7 +10,7 @@ use super::Common;
 use super::exit::{Exit, Trouble};
 use crate::config::{Pipeline, Pools, resources};
 use crate::event::{Envelope, Event};
-use crate::report::{Json, Listener, Live, Plain, Setting, Trace, shown_path};
+use crate::report::{Ci, Json, Listener, Live, Plain, Setting, Trace, shown_path};
 use crate::run::{self, Halt, Options, Project};
 
 #[derive(Args, Clone, Debug, Default)]
@@ -99,6 +99,8 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
         results: shown_path(&project.results()),
         verbose: args.verbose,
     };
+    let env = |name: &str| std::env::var(name).ok();
+    let mut ci = Ci::of(&env, &project.pipeline);
     let mut trace = Trace::default();
     let mut listener = listener(args, &setting);
     let mut tell = |told: &Envelope| {
@@ -111,6 +113,9 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
             trace.hear(told);
         }
         listener.hear(told);
+        if let Some(ci) = &mut ci {
+            ci.hear(told);
+        }
     };
     let verdict = if args.watch {
         let file = project.pipeline.file.clone();

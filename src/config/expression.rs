@@ -52,6 +52,12 @@ pub(crate) fn is_name(text: &str) -> bool {
     chars.next().is_some_and(starts_name) && chars.all(continues_name)
 }
 
+/// The names in `text`, in order.
+pub(crate) fn names(text: &str) -> Vec<&str> {
+    let words = text.split(|c| !continues_name(c) && c != '.');
+    words.filter(|word| is_name(word)).collect()
+}
+
 fn starts_name(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_'
 }

@@ -153,6 +153,26 @@ fn input(
     })
 }
 
+/// Whether an input's text is a path, and not a stage.
+fn is_path(text: &str) -> bool {
+    text.contains('/') || text.starts_with('.')
+}
+
+/// The stages among what an input names.
+pub(crate) fn named_stages(value: Option<&Value>, found: &mut Vec<String>) {
+    match value {
+        Some(Value::String(text)) if !is_path(text) => {
+            found.push(text.split(':').next().unwrap_or_default().to_owned());
+        }
+        Some(Value::Array(items)) => {
+            for item in items {
+                named_stages(Some(item), found);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// A list parameter inside a list stands for its items.
 fn flattened(value: Value) -> Vec<Value> {
     match value {
@@ -177,7 +197,7 @@ fn reference(
     around: &Surroundings<'_>,
     faults: &mut Vec<Fault>,
 ) -> Option<Reference> {
-    let result = if text.contains('/') || text.starts_with('.') {
+    let result = if is_path(text) {
         path(text, span, around)
     } else {
         product(text, span, around)

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use stages::Stage;
+use stages::{Effect, Stage};
 
+use super::fan::{Fans, Hidden};
 use super::fault::{Fault, Faults};
 use super::input::Surroundings;
 use super::limits;
@@ -15,7 +16,7 @@ use super::resources::{self, Pools};
 use super::secret::{self, Secrets};
 use super::stage::{self, Draft};
 use super::template::Scope;
-use super::{checkpoints, parse, section, store, suggest};
+use super::{checkpoints, overlay, parse, section, store, suggest};
 
 /// Keys of the file.
 pub(crate) const KEYS: [&str; 10] = [
@@ -83,6 +84,8 @@ pub(crate) struct Loaded {
     pub(crate) pipeline: Pipeline,
     faults: Vec<Fault>,
     secrets: Secrets,
+    /// `--set`, to which faults may belong.
+    sets: Vec<String>,
 }
 
 impl Loaded {
@@ -92,6 +95,7 @@ impl Loaded {
         if self.faults.is_empty() {
             return Ok(self.pipeline);
         }
+        overlay::tell(&self.sets, self.pipeline.text.len(), &mut self.faults);
         let mut faults = Faults::new(&self.pipeline.file, &self.pipeline.text, self.faults);
         self.secrets.blank(&mut faults);
         Err(faults)
@@ -129,9 +133,10 @@ pub(crate) fn load_text(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Faults> {
     let (tree, mut faults) = parse::parse(&text);
-    let Some(tree) = tree else {
+    let Some(mut tree) = tree else {
         return Err(Faults::new(file, &text, faults));
     };
+    overlay::apply(&mut tree, &overrides.sets, text.len(), &mut faults);
     let root = root(&tree, &mut faults);
     let secrets = secret::search(root, env, &mut faults);
     let folder = file
@@ -143,6 +148,7 @@ pub(crate) fn load_text(
         source: &text,
         params: &chosen.params,
         elsewhere: &chosen.elsewhere,
+        hidden: &Hidden::new(),
         profile: &chosen.profile,
     };
     let seed = section::get(root, "seed")
@@ -184,6 +190,7 @@ pub(crate) fn load_text(
         pipeline,
         faults,
         secrets,
+        sets: overrides.sets.clone(),
     })
 }
 
@@ -260,11 +267,60 @@ fn stages(
         pools,
         present: RefCell::default(),
     };
-    let found = drafts
-        .iter()
-        .filter_map(|draft| draft.build(seed, &around, scope, faults))
-        .collect();
+    let found = match Fans::follow(&drafts, scope.source, chosen, faults) {
+        None => drafts
+            .iter()
+            .filter_map(|draft| draft.build(seed, &around, scope, faults))
+            .collect(),
+        Some(fans) => fanned(&fans, &drafts, seed, &around, scope, faults),
+    };
     (found, default(root, &around, faults))
+}
+
+/// Every cell of every stage.
+fn fanned(
+    fans: &Fans<'_>,
+    drafts: &[Draft<'_>],
+    seed: u64,
+    around: &Surroundings<'_>,
+    scope: &Scope<'_>,
+    faults: &mut Vec<Fault>,
+) -> Vec<StageSpec> {
+    let mut found = Vec::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        let fan = fans.of(at);
+        for cell in &fan.cells {
+            let params = fans.params(cell);
+            let scope = Scope {
+                params: &params,
+                hidden: &fan.hidden,
+                ..*scope
+            };
+            let Some(mut spec) = draft.build(seed, around, &scope, faults) else {
+                continue;
+            };
+            spec.id = cell.name(draft.id);
+            spec.cell = cell.clone();
+            if draft.get("pick").is_some() {
+                spec.pick = fans.pick(at, cell, &spec.inputs, faults);
+            }
+            spec.inputs = match &spec.pick {
+                Some(pick) => pick.candidates[0].inputs.clone(),
+                None => fans.inputs(&spec.inputs, cell),
+            };
+            if spec.effect == Effect::External && !cell.is_empty() {
+                let count = fan.cells.len();
+                let message = format!(
+                    "`{}` acts outside, and would do so in each of {count} cells",
+                    draft.id
+                );
+                let fault = Fault::at(draft.span, "config::effect-in-cell", message);
+                faults.push(fault.mend("let it, or a stage above it, `pick` one cell"));
+            }
+            found.push(spec);
+        }
+    }
+    found
 }
 
 /// `default:`: stages of other profiles are left out.

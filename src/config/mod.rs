@@ -4,16 +4,23 @@
 //! place. Must not know: the store, keys, how anything runs or is drawn.
 
 mod action;
+mod cell;
 mod checkpoints;
+mod edit;
 mod expression;
+mod fan;
 mod fault;
 mod input;
 mod limits;
 mod load;
+mod matrix;
 mod node;
+mod overlay;
 mod params;
 mod parse;
+mod pick;
 mod pipeline;
+mod range;
 pub(crate) mod resources;
 mod scalar;
 mod schema;
@@ -27,14 +34,15 @@ mod template;
 pub(crate) mod tests;
 mod with;
 
+pub use cell::{Cell, Selector};
 pub use checkpoints::Checkpoints;
+pub use edit::{Edited, edit};
 pub use fault::{Fault, Faults};
 pub(crate) use load::load_lenient;
 pub use load::{find, load};
 pub use params::Overrides;
-pub use pipeline::{
-    Action, CellValue, Gate, InputSpec, Limits, Pipeline, Reference, Span, StageSpec,
-};
+pub use pick::{Candidate, PickSpec};
+pub use pipeline::{Action, Gate, InputSpec, Limits, Pipeline, Reference, Span, StageSpec};
 pub use resources::{Pools, Resources};
 pub use schema::{schema, schema_text};
 pub use store::StoreSpec;

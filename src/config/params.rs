@@ -19,7 +19,7 @@ use super::{parse, section, suggest};
 pub struct Overrides {
     /// `--profile`.
     pub profile: Option<String>,
-    /// `--set`, each `name=value`, the value as YAML.
+    /// `--set`, each `param=value` or `stage.field=value`, the value as YAML.
     pub sets: Vec<String>,
 }
 
@@ -33,6 +33,8 @@ pub(crate) struct Chosen {
     pub(crate) params: BTreeMap<String, Value>,
     /// Parameters that only other profiles set, with one such profile.
     pub(crate) elsewhere: BTreeMap<String, String>,
+    /// Parameters that `--set` gives.
+    pub(crate) fixed: BTreeMap<String, Value>,
 }
 
 /// Reads `params`, `profiles`, `default_profile` and the overrides.
@@ -57,8 +59,9 @@ pub(crate) fn choose(root: &[Entry], overrides: &Overrides, faults: &mut Vec<Fau
         }
     }
     elsewhere.retain(|name, _| !params.contains_key(name));
-    set(&mut params, &overrides.sets, faults);
+    let fixed = set(&mut params, &overrides.sets, faults);
     Chosen {
+        fixed,
         profile: chosen.unwrap_or("default").to_owned(),
         profiles: profiles
             .iter()
@@ -191,7 +194,13 @@ fn chosen_profile<'a>(
     found.or(default)
 }
 
-fn set(params: &mut BTreeMap<String, Value>, sets: &[String], faults: &mut Vec<Fault>) {
+/// Sets parameters; those of stages (`train.lr=1e-4`) were set in the tree already.
+fn set(
+    params: &mut BTreeMap<String, Value>,
+    sets: &[String],
+    faults: &mut Vec<Fault>,
+) -> BTreeMap<String, Value> {
+    let mut fixed = BTreeMap::new();
     for set in sets {
         let Some((name, text)) = set.split_once('=') else {
             let fault = Fault::nowhere("config::set", format!("`--set {set}` sets nothing"));
@@ -199,6 +208,9 @@ fn set(params: &mut BTreeMap<String, Value>, sets: &[String], faults: &mut Vec<F
             continue;
         };
         let name = name.trim();
+        if name.contains('.') {
+            continue;
+        }
         if !params.contains_key(name) {
             let message = format!("`--set {set}`: there is no parameter `{name}`");
             let known = params.keys().map(String::as_str);
@@ -208,7 +220,10 @@ fn set(params: &mut BTreeMap<String, Value>, sets: &[String], faults: &mut Vec<F
         }
         let (node, bad) = parse::parse(text);
         match (node, bad.first()) {
-            (Some(node), None) => drop(params.insert(name.to_owned(), node.value())),
+            (Some(node), None) => {
+                params.insert(name.to_owned(), node.value());
+                fixed.insert(name.to_owned(), node.value());
+            }
             (_, bad) => {
                 let why = bad.map_or("no value", |fault| fault.message.as_str());
                 let fault = Fault::nowhere("config::set", format!("`--set {set}`: {why}"));
@@ -216,4 +231,5 @@ fn set(params: &mut BTreeMap<String, Value>, sets: &[String], faults: &mut Vec<F
             }
         }
     }
+    fixed
 }

@@ -8,16 +8,15 @@ use std::time::Duration;
 use serde_json::Value;
 use stages::{Effect, Params, Stage};
 
+use super::cell::Cell;
 use super::checkpoints::Checkpoints;
+use super::pick::PickSpec;
 use super::resources::{Pools, Resources};
 
 use super::store::StoreSpec;
 
 /// Byte range in the text of `pipeline.yaml`.
 pub type Span = Range<usize>;
-
-/// A value that a `matrix` cell binds (none yet: cells arrive with sweeps).
-pub type CellValue = Value;
 
 /// A whole pipeline under one profile.
 pub struct Pipeline {
@@ -52,8 +51,16 @@ pub struct Pipeline {
 
 /// One stage.
 pub struct StageSpec {
-    /// Its name.
+    /// Its name with its cell, `train[lr=1e-4]`: nothing else is called so.
     pub id: String,
+    /// Its name as the file has it.
+    pub name: String,
+    /// What a sweep binds here.
+    pub cell: Cell,
+    /// `pick:`: which cell of a sweep above it reads; `inputs` are those of the first candidate.
+    pub pick: Option<PickSpec>,
+    /// `fingerprint:` of a command: programs whose output is a part of the key.
+    pub fingerprint: Vec<String>,
     /// Where the name stands.
     pub span: Span,
     /// `about:`, one line for people.
@@ -100,6 +107,7 @@ pub enum Action {
 }
 
 /// One named input.
+#[derive(Clone, Debug)]
 pub struct InputSpec {
     /// Port name.
     pub name: String,
@@ -176,6 +184,24 @@ impl StageSpec {
                 None => return self.span.clone(),
             }
         }
+    }
+
+    /// The stages that it may read, and where it says so.
+    pub fn reads(&self) -> Vec<(&str, &Span)> {
+        let mut found = Vec::new();
+        let candidates = self.pick.iter().flat_map(|pick| &pick.candidates);
+        let all = std::iter::once(&self.inputs).chain(candidates.clone().map(|one| &one.inputs));
+        for input in all.flatten() {
+            for reference in &input.references {
+                if let Reference::Product { stage, .. } = reference {
+                    found.push((stage.as_str(), &input.span));
+                }
+            }
+        }
+        if let Some(pick) = &self.pick {
+            found.extend(candidates.map(|one| (one.measured.as_str(), &pick.span)));
+        }
+        found
     }
 
     /// Output names with their paths, the default first.

@@ -106,7 +106,7 @@ fn stage(registry: &[&'static dyn Stage]) -> Value {
         "additionalProperties": false,
         "oneOf": [
             { "required": ["uses"], "not": { "anyOf": [
-                { "required": ["outputs"] }, { "required": ["effect"] },
+                { "required": ["outputs"] }, { "required": ["effect"] }, { "required": ["fingerprint"] },
             ] } },
             { "required": ["run"], "anyOf": [
                 { "required": ["outputs"] }, { "required": ["effect"] },
@@ -148,11 +148,58 @@ fn stage(registry: &[&'static dyn Stage]) -> Value {
             },
             "seed": whole("another seed than the pipeline's", 0, None),
             "profiles": texts("the profiles it is part of; else all"),
+            "matrix": matrix(),
+            "pick": {
+                "description": "which cell of the sweep above goes on, by a metric of a stage: val-eval.loss",
+                "type": "object",
+                "additionalProperties": false,
+                "minProperties": 1,
+                "maxProperties": 1,
+                "properties": {
+                    "max": text("the cell with the largest value of this metric"),
+                    "min": text("the cell with the smallest value of this metric"),
+                },
+            },
+            "fingerprint": {
+                "description": "programs whose output is a part of the key: python --version",
+                "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
+            },
             "effect": {
                 "description": "external: it changes something outside and runs only when named",
                 "enum": ["external", "none"],
             },
         },
+    })
+}
+
+fn matrix() -> Value {
+    let single = json!({ "type": ["string", "number", "boolean"] });
+    let number = json!({ "anyOf": [{ "type": "number" }, { "$ref": "#/definitions/expression" }] });
+    let cells = json!({
+        "type": "array",
+        "items": { "type": "object", "additionalProperties": single },
+    });
+    json!({
+        "description": "a sweep: parameters and the values that they take, in every combination",
+        "type": ["object", "null"],
+        "properties": { "exclude": cells, "include": cells },
+        "additionalProperties": { "anyOf": [
+            { "type": "array", "minItems": 1, "items": single },
+            { "$ref": "#/definitions/expression" },
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["from", "to"],
+                "properties": {
+                    "from": number,
+                    "to": number,
+                    "step": number,
+                    "factor": number,
+                    "count": number,
+                    "scale": { "enum": ["linear", "log"] },
+                },
+            },
+        ] },
     })
 }
 

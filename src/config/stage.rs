@@ -3,19 +3,22 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use stages::{Effect, Pool, Stage};
 
+use super::cell::Cell;
 use super::fault::Fault;
 use super::input::{self, Known, Surroundings};
 use super::node::{Entry, Kind, Node};
 use super::params::is_stage_name;
+use super::pick::Measured;
 use super::pipeline::{Action, Span, StageSpec};
 use super::resources::{Resources, resources};
 use super::template::{Scope, written};
 use super::{action, limits, section, suggest, with};
 
 /// Keys of every stage.
-pub(crate) const COMMON: [&str; 11] = [
+pub(crate) const COMMON: [&str; 13] = [
     "about",
     "inputs",
     "env",
@@ -27,11 +30,13 @@ pub(crate) const COMMON: [&str; 11] = [
     "seed",
     "profiles",
     "effect",
+    "matrix",
+    "pick",
 ];
 /// Keys of a `uses` stage beside the common ones.
 pub(crate) const BUILTIN: [&str; 2] = ["uses", "with"];
 /// Keys of a `run` stage beside the common ones.
-pub(crate) const SHELL: [&str; 2] = ["run", "outputs"];
+pub(crate) const SHELL: [&str; 3] = ["run", "outputs", "fingerprint"];
 
 /// The outside of a stage.
 pub(crate) struct Draft<'a> {
@@ -39,7 +44,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) span: &'a Span,
     entries: &'a [Entry],
     doing: Doing<'a>,
-    here: bool,
+    /// Whether it is part of the profile.
+    pub(crate) here: bool,
 }
 
 enum Doing<'a> {
@@ -152,7 +158,6 @@ fn keys(entries: &[Entry], uses: bool, run: bool, faults: &mut Vec<Fault>) {
         let other = if run { "uses" } else { "run" };
         let elsewhere = BUILTIN.contains(&key) || SHELL.contains(&key) || key == "effect";
         faults.push(match key {
-            "matrix" | "pick" => not_yet(entry, "sweeps", "write one stage per value for now"),
             "executor" => not_yet(entry, "Slurm and Ray", "leave it out: stages run here"),
             _ if elsewhere => {
                 let message = format!("`{key}` belongs to a `{other}` stage");
@@ -171,6 +176,41 @@ pub(crate) fn not_yet(entry: &Entry, with: &str, mend: &str) -> Fault {
 }
 
 impl<'a> Draft<'a> {
+    /// The field called `key`.
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Entry> {
+        section::get(self.entries, key)
+    }
+
+    /// Names of the stages that it reads, as far as `scope` tells.
+    pub(crate) fn reads(&self, scope: &Scope<'_>) -> Vec<String> {
+        let inputs = self.get("inputs").and_then(|entry| entry.value.entries());
+        let mut found = Vec::new();
+        for entry in inputs.unwrap_or_default() {
+            // Faults are told when the stage is built.
+            let value = scope.value(&entry.value, &mut Vec::new());
+            input::named_stages(value.as_ref(), &mut found);
+        }
+        found
+    }
+
+    /// What matters of it when it is measured.
+    pub(crate) fn measured(&self, scope: &Scope<'_>) -> Measured<'a> {
+        let inputs = self.get("inputs").and_then(|entry| entry.value.entries());
+        let prompts = section::get(inputs.unwrap_or_default(), "prompts");
+        let prompts = prompts.and_then(|entry| scope.value(&entry.value, &mut Vec::new()));
+        let gates = self.get("gates").and_then(|entry| entry.value.entries());
+        Measured {
+            id: self.id,
+            span: self.span,
+            builtin: match self.doing {
+                Doing::Builtin(stage) => Some(stage),
+                _ => None,
+            },
+            gated: self.here && gates.is_some_and(|gates| !gates.is_empty()),
+            prompts: prompts.map(|value| value.to_string()),
+        }
+    }
+
     /// The stage as others see it.
     pub(crate) fn known(&'a self) -> Known<'a> {
         let products = match &self.doing {
@@ -223,6 +263,10 @@ impl<'a> Draft<'a> {
         let about = get("about").and_then(|entry| section::text(&entry.value, "about", faults));
         let spec = StageSpec {
             id: self.id.to_owned(),
+            name: self.id.to_owned(),
+            cell: Cell::default(),
+            pick: None,
+            fingerprint: self.fingerprint(scope, faults),
             span: self.span.clone(),
             about: about.map(str::to_owned),
             inputs,
@@ -233,7 +277,7 @@ impl<'a> Draft<'a> {
             gates: limits::gates(get("gates"), scope, faults),
             effect: self.effect(faults),
             seed: seed?,
-            spans: spans(self.entries),
+            spans: spans(self.entries, scope.source),
             action: action?,
         };
         Some(spec)
@@ -265,6 +309,32 @@ impl<'a> Draft<'a> {
     fn misspelt(&self, key: &str) -> bool {
         let known = [&COMMON[..], &BUILTIN, &SHELL].concat();
         section::misspelt(self.entries, &known, key)
+    }
+
+    /// Commands whose output tells which tools are used.
+    fn fingerprint(&self, scope: &Scope<'_>, faults: &mut Vec<Fault>) -> Vec<String> {
+        let (Some(entry), Doing::Shell { .. }) = (self.get("fingerprint"), &self.doing) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        let takes = "a command, `python --version`, or a list of them";
+        let items = match &entry.value.kind {
+            Kind::List(items) => items.iter().collect(),
+            _ => vec![&entry.value],
+        };
+        for item in items {
+            match scope.value(item, faults) {
+                Some(Value::String(text)) if !text.trim().is_empty() => found.push(text),
+                Some(_) => faults.push(section::wrong(
+                    item,
+                    "fingerprint",
+                    takes,
+                    "write it as text",
+                )),
+                None => {}
+            }
+        }
+        found
     }
 
     fn effect(&self, faults: &mut Vec<Fault>) -> Effect {
@@ -360,12 +430,14 @@ fn secrets(
 }
 
 /// Places by field path, `with.lr`: for faults that are found later.
-fn spans(entries: &[Entry]) -> BTreeMap<String, Span> {
+fn spans(entries: &[Entry], source: &str) -> BTreeMap<String, Span> {
     let mut found = BTreeMap::new();
     for entry in entries {
         found.insert(entry.key.clone(), entry.key_span.clone());
         nested(&entry.key, &entry.value, &mut found);
     }
+    // What `--set` gives stands nowhere.
+    found.retain(|_, span| span.end <= source.len());
     found
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::Span;
-use super::expression::{ExpressionError, evaluate};
+use super::expression::{ExpressionError, evaluate, names};
 use super::fault::Fault;
 use super::node::{Kind, Node};
 use super::suggest;
@@ -31,6 +31,9 @@ pub(crate) struct Scope<'a> {
     pub(crate) params: &'a BTreeMap<String, Value>,
     /// Parameters that only other profiles set, with one such profile.
     pub(crate) elsewhere: &'a BTreeMap<String, String>,
+    /// Parameters that were swept and picked above: only a run knows their value. With the
+    /// stage that picks.
+    pub(crate) hidden: &'a BTreeMap<String, String>,
     /// The chosen profile.
     pub(crate) profile: &'a str,
 }
@@ -169,6 +172,10 @@ impl Scope<'_> {
         nth: usize,
         faults: &mut Vec<Fault>,
     ) -> Option<Value> {
+        if let Some(fault) = self.picked(node, inside, nth) {
+            faults.push(fault);
+            return None;
+        }
         let error = match evaluate(inside, self.params) {
             Ok(value) => return Some(value),
             Err(error) => error,
@@ -190,6 +197,21 @@ impl Scope<'_> {
             }
         });
         None
+    }
+
+    /// The fault of an expression that names a parameter whose value only the run will know.
+    fn picked(&self, node: &Node, inside: &str, nth: usize) -> Option<Fault> {
+        if self.hidden.is_empty() {
+            return None;
+        }
+        let mut named = names(inside).into_iter();
+        let (name, stage) = named.find_map(|name| self.hidden.get_key_value(name))?;
+        let message = format!(
+            "`{name}` is swept above, and which value `{stage}` picks is not known before the run"
+        );
+        let span = self.inside(node, inside, nth);
+        let fault = Fault::at(&span, "config::after-pick", message).label("not known");
+        Some(fault.mend("move what needs it into a stage of the sweep, whose output is picked"))
     }
 
     /// The `inputs.x` and `outputs.x` that a command names, and where.

@@ -6,9 +6,11 @@ use cache::{Digest, KeyParts, Lack, LackCause, Record, Store, Tree};
 use stages::Effect;
 
 use super::error::PlanError;
+use super::fingerprint::Fingerprints;
 use super::input::{self, Inputs, Locals};
 use super::key;
 use super::last::Last;
+use super::pick::{Picked, Picks};
 use super::reason::Reason;
 use crate::config::{Pipeline, StageSpec};
 use crate::lock::Lock;
@@ -79,6 +81,8 @@ pub struct Planner<'a> {
     index: BTreeMap<&'a str, usize>,
     last: Last,
     locals: Locals,
+    picks: Picks,
+    fingerprints: Fingerprints,
 }
 
 impl<'a> Planner<'a> {
@@ -89,6 +93,8 @@ impl<'a> Planner<'a> {
             index: stages.map(|(at, spec)| (&*spec.id, at)).collect(),
             last: Last::load(store.home(), &pipeline.profile),
             locals: Locals::new(options.preview),
+            picks: Picks::new(pipeline),
+            fingerprints: Fingerprints::new(store.home()),
             pipeline,
             store,
             lock,
@@ -98,7 +104,22 @@ impl<'a> Planner<'a> {
 
     /// What is to be done about `stage`, given what is settled.
     pub fn decide(&mut self, stage: usize, settled: &Settled) -> Result<Decision, PlanError> {
+        let decision = self.ask(stage, settled)?;
+        if let Decision::Fresh { record, .. } = &decision {
+            self.picks.measure(stage, record);
+        }
+        Ok(decision)
+    }
+
+    fn ask(&mut self, stage: usize, settled: &Settled) -> Result<Decision, PlanError> {
         let spec = &self.pipeline.stages[stage];
+        let reads = match &spec.pick {
+            None => &spec.inputs,
+            Some(pick) => match self.picks.choose(stage, spec, pick, &self.index)? {
+                Ok(candidate) => &candidate.inputs,
+                Err(on) => return Ok(Decision::Waiting { on }),
+            },
+        };
         let product = |id: &str, product: &str| {
             let index = *self.index.get(id)?;
             let outputs = settled.get(&index);
@@ -107,12 +128,20 @@ impl<'a> Planner<'a> {
                 outputs.and_then(|outputs| outputs.get(product)).cloned(),
             ))
         };
-        let resolved = input::resolve(self.pipeline, spec, product, self.store, &mut self.locals)?;
+        let resolved = input::resolve(
+            self.pipeline,
+            spec,
+            reads,
+            product,
+            self.store,
+            &mut self.locals,
+        )?;
         let inputs = match resolved {
             Ok(inputs) => inputs,
             Err(on) => return Ok(Decision::Waiting { on }),
         };
-        let parts = key::parts(spec, &inputs, self.pin(spec)?);
+        let mut parts = key::parts(spec, &inputs, self.pin(spec)?);
+        self.tools(spec, &mut parts)?;
         let key = parts.digest();
         let run = |parts, reasons| Decision::Run {
             key,
@@ -146,7 +175,39 @@ impl<'a> Planner<'a> {
 
     /// Makes `record` the last result of `stage`: called when a stage is settled.
     pub fn settle(&mut self, stage: usize, record: &Record) -> Result<(), PlanError> {
+        self.picks.measure(stage, record);
         self.last.set(&self.pipeline.stages[stage].id, record)
+    }
+
+    /// Adds what the tools of a command say they are.
+    fn tools(&mut self, spec: &StageSpec, parts: &mut KeyParts) -> Result<(), PlanError> {
+        for command in &spec.fingerprint {
+            let says = self.fingerprints.of(self.pipeline, spec, command);
+            let says = says.map_err(|because| PlanError::Fingerprint {
+                stage: spec.id.clone(),
+                command: command.clone(),
+                because,
+            })?;
+            parts.push(format!("fingerprint.{command}"), says);
+        }
+        Ok(())
+    }
+
+    /// Whether the stage is to be made anew although its result is there.
+    pub fn forces(&self, stage: usize) -> bool {
+        self.options
+            .forced
+            .contains(&self.pipeline.stages[stage].id)
+    }
+
+    /// What was picked so far, by stage.
+    pub fn picks(&self) -> &BTreeMap<usize, Picked> {
+        &self.picks.made
+    }
+
+    /// Which cell a stage with `pick` reads, as soon as it was decided about.
+    pub fn picked(&self, stage: usize) -> Option<&Picked> {
+        self.picks.made.get(&stage)
     }
 
     fn pin(&self, spec: &StageSpec) -> Result<Option<&'a str>, PlanError> {

@@ -36,6 +36,39 @@ pub enum PlanError {
         /// Why.
         source: std::io::Error,
     },
+    /// A cell that is to be picked from lacks the metric.
+    #[error(
+        "`{stage}` picks by `{metric}`, which `{cell}` does not report (it reports {})",
+        listed(known)
+    )]
+    NoMetric {
+        /// The stage that picks.
+        stage: String,
+        /// The measured cell.
+        cell: String,
+        /// The metric.
+        metric: String,
+        /// What it reports.
+        known: Vec<String>,
+    },
+    /// No cell has a number to pick by.
+    #[error("`{stage}` picks by `{metric}`, which is not a number in any cell")]
+    NoNumber {
+        /// The stage that picks.
+        stage: String,
+        /// `val-eval.loss`.
+        metric: String,
+    },
+    /// A program whose output is a part of the key could not be asked.
+    #[error("the fingerprint `{command}` of `{stage}` says nothing: {because}")]
+    Fingerprint {
+        /// Stage id.
+        stage: String,
+        /// The command.
+        command: String,
+        /// Why.
+        because: String,
+    },
     /// `--locked`, and the lock says nothing about the stage.
     #[error("`pipeline.lock` has no result of `{stage}` under profile `{profile}`")]
     NotLocked {
@@ -68,6 +101,13 @@ pub enum PlanError {
     },
 }
 
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    format!("`{}`", names.join("`, `"))
+}
+
 impl PlanError {
     /// Stable code.
     pub fn code(&self) -> &'static str {
@@ -75,6 +115,8 @@ impl PlanError {
             Self::Input { source, .. } | Self::Store(source) => source.code(),
             Self::HoldsStore { .. } => "plan::holds-store",
             Self::Last { .. } => "plan::last",
+            Self::NoMetric { .. } | Self::NoNumber { .. } => "plan::no-metric",
+            Self::Fingerprint { .. } => "plan::fingerprint",
             Self::NotLocked { .. } => "locked::no-result",
             Self::LockedLost { .. } => "locked::not-in-store",
             Self::Accepted { .. } => "locked::accepted",
@@ -88,6 +130,9 @@ impl PlanError {
             Self::Input { source, .. } | Self::Store(source) => source.mend(),
             Self::HoldsStore { .. } => "name the folder below it that the stage needs",
             Self::Last { .. } => "check the disk and run again",
+            Self::NoMetric { .. } => "name a metric that the stage reports, `stage.metric`",
+            Self::NoNumber { .. } => "look at the logs of the cells, and pick by another metric",
+            Self::Fingerprint { .. } => "install the program, or name one that is on PATH",
             Self::NotLocked { .. } => "run once without `--locked` and commit `pipeline.lock`",
             Self::LockedLost { .. } => {
                 "run without `--locked` to make a result and lock it, or with `--locked --recompute` \

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use cache::{Kept, Store, Taken, Tree};
 
 use super::error::PlanError;
-use crate::config::{Action, Pipeline, Reference, StageSpec};
+use crate::config::{Action, InputSpec, Pipeline, Reference, StageSpec};
 
 /// Inputs by port name, in the order written.
 pub type Inputs = BTreeMap<String, Vec<Item>>;
@@ -81,17 +81,19 @@ impl Locals {
     }
 }
 
-/// The inputs of a stage, or the stages it must wait for.
+/// What a stage reads (`reads` are its inputs, or those of the cell that it picked), or the
+/// stages it must wait for.
 pub(super) fn resolve(
     pipeline: &Pipeline,
     spec: &StageSpec,
+    reads: &[InputSpec],
     product: impl Fn(&str, &str) -> Option<(usize, Option<Tree>)>,
     store: &Store,
     locals: &mut Locals,
 ) -> Result<Result<Inputs, Vec<usize>>, PlanError> {
     let mut inputs = Inputs::new();
     let mut waiting = Vec::new();
-    for input in &spec.inputs {
+    for input in reads {
         for (at, reference) in input.references.iter().enumerate() {
             let several = input.references.len() > 1;
             let at = several.then_some(at);

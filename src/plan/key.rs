@@ -13,6 +13,7 @@
 //! | `input.PORT[.I]` | tree digest |
 //! | `input.PORT[.I].name` | the name under which the stage sees it |
 //! | `env.NAME` | the value |
+//! | `fingerprint.COMMAND` | of a command: what this tool says it is |
 //!
 //! Never in a key: comments, order, quoting, defaults, resources, retries, time-outs, gates,
 //! secrets, the machine.

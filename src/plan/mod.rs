@@ -2,17 +2,21 @@
 //! scheduler as each input settles.
 //!
 //! Promises: the same walk makes the key and the reason; what depends on an unfinished stage is
-//! waiting, never guessed; nothing here starts, writes results or prints. The two things it does
-//! to the disk are remembering hashes and taking local inputs into the store.
+//! waiting, never guessed; nothing here runs a stage, writes results or prints. What it does to
+//! the disk is remembering hashes and fingerprints, and taking local inputs into the store; the
+//! only programs it starts are those of a `fingerprint` that is not remembered.
 //! Must not know: how a stage is run, terminals, tokio.
 
 mod canonical;
 mod decide;
 mod error;
+mod fingerprint;
 mod input;
 pub mod key;
 mod last;
+mod pick;
 mod preview;
+mod provenance;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -21,5 +25,7 @@ pub use decide::{Decision, Options, Planner, Settled};
 pub use error::PlanError;
 pub use input::{Inputs, Item, Origin};
 pub use last::{Last, LastResult};
+pub use pick::Picked;
 pub use preview::preview;
+pub use provenance::{Provenance, base};
 pub use reason::Reason;

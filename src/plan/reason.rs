@@ -87,6 +87,7 @@ fn changed(f: &mut fmt::Formatter<'_>, difference: &PartDifference) -> fmt::Resu
             f.write_str("its source is no longer pinned in `pipeline.lock`")
         }
         "pin" => write!(f, "its source moved: {}", arrow(old, new)),
+        "fingerprint" => write!(f, "the tool changed: `{rest}` says {}", arrow(old, new)),
         "input" => input(f, rest, old, new),
         // `with.lr`, `env.MODE`, and whatever a newer version may add.
         _ => match (old, new) {

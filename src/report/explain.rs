@@ -6,11 +6,12 @@ use std::path::Path;
 use cache::{KeyParts, Tree};
 use stages::Outcome;
 
+use super::forecast::picks_line;
 use super::paint::Paint;
 use super::units;
 use crate::config::{Action, Pipeline, Reference, StageSpec};
 use crate::graph::Graph;
-use crate::plan::{Decision, LastResult};
+use crate::plan::{Decision, LastResult, Picked, Reason};
 
 /// What the page is made of.
 pub struct Page<'a> {
@@ -28,6 +29,10 @@ pub struct Page<'a> {
     pub results: &'a Path,
     /// Its log.
     pub log: &'a Path,
+    /// The run that made the last result, if its journal is kept.
+    pub run: Option<u64>,
+    /// Which cell of a sweep it reads.
+    pub picked: Option<&'a Picked>,
     /// Whether to show every part of the key.
     pub whole_key: bool,
 }
@@ -42,6 +47,10 @@ pub fn text(page: &Page<'_>) -> String {
     }
     lines.push(String::new());
     lines.extend(state(page, paint));
+    if let (Decision::Run { .. }, Some(last)) = (page.decision, page.last) {
+        lines.push(row("compared", &compared(page, last)));
+    }
+    lines.extend(page.picked.map(|picked| row("pick", &picks_line(picked))));
     lines.extend(inputs(page, spec));
     lines.extend(result(page, spec, paint));
     let below = page.graph.children(page.stage);
@@ -97,6 +106,7 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
         Decision::Run { reasons, .. } => {
             let mut lines = vec![row("state", &paint.yellow("would run"))];
             lines.extend(rows("because", reasons.iter().map(ToString::to_string)));
+            lines.extend(reasons.iter().flat_map(command));
             lines
         }
         Decision::Waiting { on } => {
@@ -115,6 +125,80 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
         }
         Decision::Ready { .. } => vec![row("state", "acts outside; ready; runs when named")],
     }
+}
+
+/// Of a command that changed: its first line that is another, old and new.
+fn command(reason: &Reason) -> Vec<String> {
+    let Reason::Changed(change) = reason else {
+        return Vec::new();
+    };
+    let (Some(old), Some(new)) = (&change.old, &change.new) else {
+        return Vec::new();
+    };
+    if change.part != "command" {
+        return Vec::new();
+    }
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (old, new) = (lines(old), lines(new));
+    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
+    let line = |lines: &[String]| one_line(lines.get(same).map_or("nothing", String::as_str));
+    vec![
+        row("", &format!("  was  {}", line(&old))),
+        row("", &format!("  is   {}", line(&new))),
+    ]
+}
+
+/// Which result the reasons are about.
+fn compared(page: &Page<'_>, last: &LastResult) -> String {
+    let mut text = format!("with its last result, {} UTC", when(&last.made.started));
+    if let Some(run) = page.run {
+        text.push_str(&format!(", of run {run}"));
+    }
+    if !last.made.revision.is_empty() {
+        let short: String = last.made.revision.chars().take(12).collect();
+        text.push_str(&format!(", at commit {short}"));
+    }
+    text
+}
+
+/// `2026-11-26 19:20:05`
+fn when(started: &str) -> String {
+    let second = started.split(['.', 'Z']).next().unwrap_or_default();
+    second.replace('T', " ")
+}
+
+/// The page as one JSON object.
+pub fn json(page: &Page<'_>) -> String {
+    let spec = &page.pipeline.stages[page.stage];
+    let id = |stage: &usize| page.pipeline.stages[*stage].id.as_str();
+    let (outcome, reasons, until) = match page.decision {
+        Decision::Fresh { restored, .. } => (
+            if *restored { "restore" } else { "fresh" },
+            Vec::new(),
+            Vec::new(),
+        ),
+        Decision::Run { reasons, .. } => ("run", reasons.clone(), Vec::new()),
+        Decision::Waiting { on } => ("unknown", Vec::new(), on.iter().map(id).collect()),
+        Decision::Ready { .. } => ("ready", Vec::new(), Vec::new()),
+    };
+    let parts = parts(page.decision).map(|parts| {
+        let parts = parts
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.into()));
+        parts.collect::<serde_json::Map<String, serde_json::Value>>()
+    });
+    let last = page.last.map(|last| {
+        serde_json::json!({
+            "key": last.key, "made": last.made.started, "millis": last.made.millis,
+            "host": last.made.host, "revision": last.made.revision, "run": page.run,
+            "outcome": last.outcome,
+        })
+    });
+    let told = serde_json::json!({
+        "stage": spec.id, "outcome": outcome, "reasons": reasons, "until": until,
+        "parts": parts, "last": last, "picked": page.picked.map(|picked| &picked.cell),
+    });
+    format!("{told}\n")
 }
 
 fn inputs(page: &Page<'_>, spec: &StageSpec) -> Vec<String> {

@@ -61,6 +61,20 @@ pub fn draw(faults: &Faults, look: Look) -> String {
     lines.join("\n") + "\n"
 }
 
+/// All faults, a JSON object a line.
+pub fn json(faults: &Faults) -> String {
+    let line = |fault: &Fault| {
+        let place = fault.span.as_ref().map(|span| faults.place(span.start));
+        let told = serde_json::json!({
+            "code": fault.code, "message": fault.message, "mend": fault.mend,
+            "file": shown_name(faults),
+            "line": place.map(|(line, _)| line), "column": place.map(|(_, column)| column),
+        });
+        format!("{told}\n")
+    };
+    faults.items.iter().map(line).collect()
+}
+
 /// The path as a person at the current folder writes it.
 fn shown_name(faults: &Faults) -> String {
     let here = std::env::current_dir().unwrap_or_default();

@@ -1,17 +1,23 @@
 //! `tunesmith plan`: what would happen to each stage.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::paint::Paint;
 use super::units;
 use crate::config::Pipeline;
-use crate::plan::Decision;
+use crate::plan::{Decision, Picked};
 
 /// Reasons shown for a stage.
 const REASONS: usize = 3;
 
 /// The plan as a table and a count.
-pub fn text(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
+pub fn text(
+    pipeline: &Pipeline,
+    decisions: &[(usize, Decision)],
+    picks: &BTreeMap<usize, Picked>,
+) -> String {
     let paint = Paint::for_stdout();
     let id = |stage: usize| pipeline.stages[stage].id.as_str();
     let width = decisions
@@ -22,10 +28,13 @@ pub fn text(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
     let mut out = String::new();
     for (stage, decision) in decisions {
         let name = format!("{:width$}", id(*stage));
-        for (at, line) in lines(pipeline, decision, paint, &mut tally)
-            .iter()
-            .enumerate()
-        {
+        let mut lines = lines(pipeline, decision, paint, &mut tally);
+        lines.extend(
+            picks
+                .get(stage)
+                .map(|picked| paint.dim(&picks_line(picked))),
+        );
+        for (at, line) in lines.iter().enumerate() {
             let name = if at == 0 {
                 paint.bold(&name)
             } else {
@@ -39,6 +48,22 @@ pub fn text(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
     }
     out.push_str(&tally.sentence());
     out
+}
+
+/// `picks val-eval[lr=1e-4]: val-eval.tool_selection 0.83, the largest of 4`
+pub fn picks_line(picked: &Picked) -> String {
+    let extreme = if picked.largest {
+        "largest"
+    } else {
+        "smallest"
+    };
+    format!(
+        "picks {}: {} {}, the {extreme} of {}",
+        picked.cell,
+        picked.metric,
+        units::figure(picked.value),
+        picked.among
+    )
 }
 
 /// How many of each.

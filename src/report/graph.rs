@@ -68,11 +68,17 @@ impl<'a> Picture<'a> {
             .collect();
         let mut arrows = BTreeSet::new();
         for (to, stage) in shown.iter().enumerate() {
-            for reference in pipeline.stages[*stage]
-                .inputs
-                .iter()
-                .flat_map(|i| &i.references)
-            {
+            let spec = &pipeline.stages[*stage];
+            let candidates = spec.pick.iter().flat_map(|pick| &pick.candidates);
+            let reads =
+                std::iter::once(&spec.inputs).chain(candidates.clone().map(|one| &one.inputs));
+            for candidate in candidates {
+                if let Some(from) = ids.get(candidate.measured.as_str()).copied() {
+                    let product = None;
+                    arrows.insert(Arrow { from, to, product });
+                }
+            }
+            for reference in reads.flatten().flat_map(|i| &i.references) {
                 let Reference::Product { stage, product } = reference else {
                     continue;
                 };

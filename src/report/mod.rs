@@ -3,6 +3,9 @@
 //! Promises: every function gives text; `screen` and the listeners are the only ones that
 //! print. Must not know: how anything is found out or run.
 
+mod ci;
+pub mod compare;
+pub mod difference;
 pub mod explain;
 pub mod faults;
 pub mod forecast;
@@ -24,6 +27,7 @@ pub mod words {
     pub(crate) use super::units::{bytes, count};
 }
 
+pub use ci::{Ci, annotations};
 pub use json::Json;
 pub use listener::Listener;
 pub use live::Live;

@@ -38,6 +38,8 @@ pub(crate) struct Story {
     width: usize,
     running: BTreeMap<String, Progress>,
     summary: Summary,
+    /// Which cell a stage reads, until something follows from it.
+    picks: BTreeMap<String, String>,
 }
 
 impl Story {
@@ -49,6 +51,7 @@ impl Story {
             width: 8,
             running: BTreeMap::new(),
             summary: Summary::default(),
+            picks: BTreeMap::new(),
         }
     }
 
@@ -81,6 +84,17 @@ impl Story {
     pub(crate) fn hear(&mut self, told: &Envelope) -> Vec<String> {
         self.summary.hear(told);
         let mut lines = self.lines(told);
+        // A pick is told when something follows from it.
+        if let Event::StageStarted { stage, .. }
+        | Event::StageFresh {
+            stage,
+            restored: true,
+            ..
+        } = &told.event
+            && let Some(text) = self.picks.remove(stage)
+        {
+            lines.insert(0, self.row(stage, &text));
+        }
         if !lines.is_empty()
             && let Some(header) = self.header.take()
         {
@@ -120,6 +134,7 @@ impl Story {
                 millis,
                 outcome,
                 unchanged,
+                ..
             } => {
                 self.running.remove(stage);
                 self.done(stage, *millis, &outcome.notes, *unchanged)
@@ -147,6 +162,20 @@ impl Story {
                 let took = units::duration(*made_millis);
                 let text = format!("restored from the store, took {took} when made");
                 vec![self.row(stage, &self.paint.dim(&text))]
+            }
+            Event::StagePicked {
+                stage,
+                cell,
+                metric,
+                value,
+                largest,
+                among,
+            } => {
+                let extreme = if *largest { "largest" } else { "smallest" };
+                let value = units::figure(*value);
+                let text = format!("picks {cell}: {metric} {value}, the {extreme} of {among}");
+                self.picks.insert(stage.clone(), text);
+                Vec::new()
             }
             Event::StageWaiting {
                 stage,

@@ -275,6 +275,7 @@ mod tests {
                 millis: 0,
                 outcome: Outcome::default(),
                 unchanged: false,
+                key: String::new(),
             },
         }
     }

@@ -136,6 +136,7 @@ fn take(
             millis: last.as_ref().map_or(0, |last| last.made.millis),
             host: super::host(),
             program: super::PROGRAM.to_owned(),
+            revision: super::revision::revision(&project.pipeline.root),
             stage: spec.id.clone(),
             accepted: true,
             ..Made::default()

@@ -156,6 +156,7 @@ async fn tried(
         millis,
         host: super::host(),
         program: super::PROGRAM.to_owned(),
+        revision: super::revision::revision(&job.pipeline.root),
         stage: job.spec().id.clone(),
         ..Made::default()
     };

@@ -4,6 +4,7 @@
 //! a journal that cannot be written does not stop a run. Lines of stages' logs are
 //! left out: they have files of their own.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -114,4 +115,22 @@ pub fn journal(home: &Path, number: u64) -> std::io::Result<Vec<Envelope>> {
     let text = std::fs::read_to_string(home.join("runs").join(format!("{number}.jsonl")))?;
     let events = text.lines().map(serde_json::from_str);
     Ok(events.filter_map(Result::ok).collect())
+}
+
+/// The keys of the stages that had a result in a run.
+pub fn keys_of(events: &[Envelope]) -> BTreeMap<String, String> {
+    let key = |told: &Envelope| match &told.event {
+        Event::StageFresh { stage, key, .. } | Event::StageDone { stage, key, .. } => {
+            Some((stage.clone(), key.clone()))
+        }
+        _ => None,
+    };
+    events.iter().filter_map(key).collect()
+}
+
+/// The newest run that made the result of a stage's key, as far as journals are kept.
+pub fn made_by(home: &Path, stage: &str, key: &str) -> Option<u64> {
+    let made = |told: &Envelope| matches!(&told.event, Event::StageDone { stage: s, key: k, .. } if s == stage && k == key);
+    let mut runs = journals(home).into_iter().rev();
+    runs.find(|number| journal(home, *number).is_ok_and(|events| events.iter().any(made)))
 }

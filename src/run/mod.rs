@@ -25,6 +25,7 @@ mod pools;
 mod prepare;
 mod process;
 mod project;
+mod revision;
 mod scheduler;
 mod settle;
 mod shell;
@@ -36,14 +37,13 @@ use std::collections::BTreeSet;
 
 use crate::config::{Faults, Pools};
 use crate::event::Envelope;
-use crate::graph::Graph;
 use crate::plan::{self, Planner};
 use scheduler::Scheduler;
 
 pub use accept::{AcceptError, Accepted, accept};
 pub use collect::{Needs, bounds, dropped};
 pub use guard::{GUARD, guard};
-pub use journal::{journal, journals};
+pub use journal::{journal, journals, keys_of, made_by};
 pub use log::{kept_log, log_path};
 pub use project::{OpenError, Project, home, open_store};
 pub use watch::{Halt, watch};
@@ -135,13 +135,18 @@ pub fn selection(project: &Project, options: &Options) -> Result<Vec<usize>, Fau
         pipeline, graph, ..
     } = project;
     let selected = graph.selection(pipeline, &options.targets)?;
-    forced_exist(graph, project, options)?;
+    forced(project, options)?;
     Ok(selected)
 }
 
-fn forced_exist(graph: &Graph, project: &Project, options: &Options) -> Result<(), Faults> {
-    let forced: Vec<_> = options.forced.iter().cloned().collect();
-    graph.named(&project.pipeline, &forced).map(drop)
+/// The ids of the stages that are forced: of a sweep, all cells that are meant.
+fn forced(project: &Project, options: &Options) -> Result<BTreeSet<String>, Faults> {
+    let names: Vec<_> = options.forced.iter().cloned().collect();
+    let stages = project.graph.named(&project.pipeline, &names)?;
+    let ids = stages
+        .iter()
+        .map(|stage| project.pipeline.stages[*stage].id.clone());
+    Ok(ids.collect())
 }
 
 /// A planner that answers as a run with these options would ask.
@@ -162,7 +167,8 @@ pub fn planner<'a>(
         locked: options.locked,
         recompute: options.recompute,
         frozen: options.frozen,
-        forced: options.forced.clone(),
+        // A name that means nothing was told when the stages were selected.
+        forced: forced(project, options).unwrap_or_default(),
         named,
         preview,
     };

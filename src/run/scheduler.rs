@@ -264,7 +264,9 @@ impl<'a> Scheduler<'a> {
             if !matches!(self.states[stage], State::Waiting(_)) {
                 continue;
             }
-            match self.planner.decide(stage, &self.settled) {
+            let decided = self.planner.decide(stage, &self.settled);
+            self.tell_pick(stage);
+            match decided {
                 Ok(Decision::Fresh { record, restored }) => self.fresh(stage, &record, restored),
                 Ok(Decision::Run {
                     key,
@@ -318,7 +320,7 @@ impl<'a> Scheduler<'a> {
             threads,
             network: !self.options.frozen,
             forced: self.options.recompute
-                || self.options.forced.contains(&spec.id)
+                || self.planner.forces(stage)
                 || spec.effect == stages::Effect::External,
             log: self.project.log(&spec.id),
             reasons,

@@ -32,6 +32,7 @@ impl Scheduler<'_> {
             restored,
             made_millis: record.made.millis,
             made_at: record.made.started.clone(),
+            key: record.key.hex(),
         });
         self.show(stage, record, !restored);
         if restored {
@@ -39,6 +40,21 @@ impl Scheduler<'_> {
             bring_back(&log, record, &self.project.store);
         }
         self.settle(stage, record, &outcome);
+    }
+
+    /// Which cell of a sweep the stage reads.
+    pub(super) fn tell_pick(&mut self, stage: usize) {
+        let Some(picked) = self.planner.picked(stage).cloned() else {
+            return;
+        };
+        self.say(Event::StagePicked {
+            stage: self.id(stage),
+            cell: picked.cell,
+            metric: picked.metric,
+            value: picked.value,
+            largest: picked.largest,
+            among: picked.among,
+        });
     }
 
     /// Brings the stage's folder of results up to date.
@@ -165,6 +181,7 @@ impl Scheduler<'_> {
             millis: record.made.millis,
             outcome: outcome.clone(),
             unchanged: self.before.get(&stage) == Some(&digests),
+            key: record.key.hex(),
         });
         self.settle(stage, record, &outcome);
         if self.options.recompute {

@@ -368,6 +368,11 @@ fn locked_runs_use_what_the_lock_names_or_fail() {
     project.ok(&["run", "--locked"]);
     project.edit("words.txt", "one", "eins");
     assert_eq!(project.output(&["run", "--locked"]).status.code(), Some(5));
+    let plan = project.says(&["plan", "--locked"]);
+    assert!(
+        plan.starts_with("exit 5") && plan.contains("locked::not-in-store"),
+        "{plan}"
+    );
 }
 
 #[test]

@@ -8,13 +8,14 @@ constexpr int LOSS_THREADS = 512;
 struct CrossEntropy {
     void* logits;
     const uint32_t* targets;
+    const float* weights;  // of each row's gradient
     float* losses;
     uint32_t vocab;
     uint32_t stride;
-    float weight;       // of each row's gradient
     uint32_t backward;  // 0: losses alone
+    uint32_t unused;
 };
-static_assert(sizeof(CrossEntropy) == 40, "params.rs");
+static_assert(sizeof(CrossEntropy) == 48, "params.rs");
 
 __device__ __forceinline__ void merge(float& most, float& sum, float other_most, float other_sum) {
     const float top = fmaxf(most, other_most);
@@ -53,14 +54,14 @@ __device__ void cross_entropy(const CrossEntropy& p) {
     for (int i = 1; i < LOSS_THREADS / 32; i++) merge(most, sum, mosts[i], sums[i]);
     if (threadIdx.x == 0) p.losses[blockIdx.x] = most + logf(sum) - picked + spoiled;
     if (!p.backward) return;
-    const float scale = p.weight / sum;
+    const float weight = p.weights[blockIdx.x], scale = weight / sum;
     const uint32_t target = p.targets[blockIdx.x];
     for (uint32_t at = threadIdx.x * 8; at < p.vocab; at += LOSS_THREADS * 8) {
         Eight x = load8(row + at);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             x.v[i] = scale * expf(x.v[i] - most);
-            if (at + i == target) x.v[i] -= p.weight;
+            if (at + i == target) x.v[i] -= weight;
         }
         store8(row + at, x);
     }

@@ -155,14 +155,15 @@ params! {
         unused: u32,
     }
     /// loss.cu.
-    CrossEntropy, 40 {
+    CrossEntropy, 48 {
         logits: Address,
         targets: Address,
+        weights: Address,
         losses: Address,
         vocab: u32,
         stride: u32,
-        weight: f32,
         backward: u32,
+        unused: u32,
     }
     /// adamw.cu: the norm of a gradient.
     GradientNorm, 40 {

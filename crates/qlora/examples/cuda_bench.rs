@@ -234,7 +234,9 @@ fn cases(names: &[String]) -> Vec<Case> {
 }
 
 fn main() {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    let profile = names.iter().any(|n| n == "--profile");
+    names.retain(|n| n != "--profile");
     let started = std::time::Instant::now();
     let device = Device::open().expect("a GPU");
     println!("{}", device.info().numerics());
@@ -255,8 +257,20 @@ fn main() {
     );
     let mut first: Option<Vec<f32>> = None;
     for case in cases(&names) {
+        if profile {
+            bench::start_profile(base.device());
+        }
         let (back, o) = run(base, &case);
         base = back;
+        for (name, ms, calls) in bench::stop_profile(base.device()) {
+            let steps = case.steps as f64;
+            println!(
+                "  {name:<44}{:>9.3} ms{:>8.0} calls{:>9.1} us",
+                ms / steps,
+                calls as f64 / steps,
+                ms * 1e3 / calls as f64
+            );
+        }
         let mfu = flops(&case, &o) / o.ms / 1e9 / ceiling * 100.0;
         let in_use = (o.bytes.0 + o.bytes.1) as f64 / GIB;
         println!(

@@ -324,53 +324,21 @@ name: b
 fn what_comes_later_is_refused_by_name() {
     assert_snapshot!(refused(
         "name: a
-store: /mnt/shared
 stages:
   raw:
     uses: fetch
     with: { dataset: a }
-    matrix: { take: [1, 2] }
-    pick: { max: raw.rows }
     executor: slurm
 "
     ), @r##"
     config::not-yet
 
-      × `store` arrives with shared stores
-       ╭─[pipeline.yaml:2:1]
-     2 │ store: /mnt/shared
-       · ─────
-       ╰────
-      help: leave it out: the store is `.tunesmith/store`
-
-    config::not-yet
-
-      × `matrix` arrives with sweeps
-       ╭─[pipeline.yaml:7:5]
-     7 │     matrix: { take: [1, 2] }
-       ·     ──────
-       ╰────
-      help: write one stage per value for now
-
-    config::not-yet
-
-      × `pick` arrives with sweeps
-       ╭─[pipeline.yaml:8:5]
-     8 │     pick: { max: raw.rows }
-       ·     ────
-       ╰────
-      help: write one stage per value for now
-
-    config::not-yet
-
       × `executor` arrives with Slurm and Ray
-       ╭─[pipeline.yaml:9:5]
-     9 │     executor: slurm
+       ╭─[pipeline.yaml:6:5]
+     6 │     executor: slurm
        ·     ────────
        ╰────
       help: leave it out: stages run here
-
-    4 faults
     "##);
 }
 

@@ -77,6 +77,10 @@ fn fragments() -> impl Strategy<Value = String> {
         "é",
         "𝄞",
         "\u{feff}",
+        "    matrix: { rank: [1, 2",
+        "    matrix: { rank: { from: 1, to: 9, step: 2 } }\n",
+        "    pick: { max: raw.a.b }\n",
+        "    fingerprint: x\n",
         "    run: echo ${inputs.x}\n",
         "    outputs: { o: o }\n",
         "0x",
@@ -201,4 +205,81 @@ fn depth_and_aliases_are_bounded() {
     }
     let faults = load(&bomb).err().unwrap();
     assert_eq!(faults.items[0].code, "config::too-large");
+}
+
+/// A sweep: for each stage the axes it binds and the earlier stages it reads; the last one may
+/// pick.
+fn sweeps() -> impl Strategy<Value = (Vec<(Vec<u8>, Vec<usize>)>, bool)> {
+    let stage = |at: usize| {
+        let axes = prop::collection::btree_set(0..3_u8, 0..2);
+        let reads = prop::collection::btree_set(0..at.max(1), 0..=at.min(2));
+        (axes, reads)
+            .prop_map(|(axes, reads)| (axes.into_iter().collect(), reads.into_iter().collect()))
+    };
+    let stages = (2..6_usize).prop_flat_map(move |count| (0..count).map(stage).collect::<Vec<_>>());
+    (stages, any::<bool>())
+}
+
+fn sweep_yaml(stages: &[(Vec<u8>, Vec<usize>)], pick: bool) -> String {
+    let mut text = "name: s\nparams: { a0: 0, a1: 0, a2: 0 }\nstages:\n".to_owned();
+    for (at, (axes, reads)) in stages.iter().enumerate() {
+        let inputs: Vec<_> = reads
+            .iter()
+            .map(|above| format!("i{above}: s{above}"))
+            .collect();
+        text += &format!(
+            "  s{at}:\n    run: echo\n    inputs: {{ {} }}\n    outputs: {{ o: o }}\n",
+            inputs.join(", ")
+        );
+        let axes: Vec<_> = axes.iter().map(|axis| format!("a{axis}: [1, 2]")).collect();
+        if !axes.is_empty() {
+            text += &format!("    matrix: {{ {} }}\n", axes.join(", "));
+        }
+    }
+    if pick {
+        let above = stages.len() - 1;
+        text += &format!(
+            "  best:\n    run: cp\n    inputs: {{ i: s{above} }}\n    outputs: {{ o: o }}\n    pick: {{ min: s{above}.loss }}\n"
+        );
+    }
+    text
+}
+
+proptest! {
+    /// A stage has one cell for every combination of the axes that it and all above it bind;
+    /// each input names a cell that agrees with it; a stage that picks has one candidate for
+    /// each of the measured cells.
+    #[test]
+    fn cells_are_every_combination_of_what_is_above((stages, pick) in sweeps()) {
+        let yaml = sweep_yaml(&stages, pick);
+        let mut axes: Vec<std::collections::BTreeSet<u8>> = Vec::new();
+        for (own, reads) in &stages {
+            let above = reads.iter().flat_map(|above| axes[*above].clone());
+            axes.push(own.iter().copied().chain(above).collect());
+        }
+        let last = 1_usize << axes[stages.len() - 1].len();
+        let pipeline = match load(&yaml) {
+            Ok(pipeline) => pipeline,
+            Err(faults) => {
+                // Nothing to pick from.
+                prop_assert!(pick && last == 1, "{}\n{}", faults, yaml);
+                return Ok(());
+            }
+        };
+        for (at, axes) in axes.iter().enumerate() {
+            let name = format!("s{at}");
+            let cells: Vec<_> = pipeline.stages.iter().filter(|spec| spec.name == name).collect();
+            prop_assert_eq!(cells.len(), 1 << axes.len(), "{} of\n{}", name, yaml);
+            for spec in cells {
+                for (read, _) in spec.reads() {
+                    let above = pipeline.stages.iter().find(|other| other.id == read);
+                    let above = above.ok_or_else(|| TestCaseError::fail(format!("no `{read}`")))?;
+                    prop_assert!(above.cell.iter().all(|(axis, value)| spec.cell.get(axis) == Some(value)));
+                }
+            }
+        }
+        if let Some(pick) = pipeline.stages.iter().find_map(|spec| spec.pick.as_ref()) {
+            prop_assert_eq!(pick.candidates.len(), last);
+        }
+    }
 }

@@ -96,6 +96,12 @@ pub(super) const FIELDS: &[Field] = &[
         "largest norm of the whole gradient",
     ),
     field(
+        "loss",
+        FieldType::Choice(&["token", "row"]),
+        Some("\"token\""),
+        "what the loss is the mean of: every token alike, or every row alike (short answers then weigh as much as long ones)",
+    ),
+    field(
         "batch",
         FieldType::Int(1, 4096),
         Some("16"),

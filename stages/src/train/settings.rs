@@ -1,6 +1,6 @@
 //! `with:` of train -> the engine's settings, and what is wrong with it before a run.
 
-use qlora::train::{Samples, Schedule, TrainConfig};
+use qlora::train::{LossMean, Samples, Schedule, TrainConfig};
 use qlora::{LoraConfig, Target};
 
 use crate::base::{Base, engine};
@@ -92,6 +92,10 @@ pub(super) fn train_config(
         betas: (number(params, "beta1", 0.9), number(params, "beta2", 0.999)),
         eps: number(params, "eps", 1e-8),
         clip: params.float("clip"),
+        loss: match params.text("loss").as_deref() {
+            Some("row") => LossMean::Row,
+            _ => LossMean::Token,
+        },
         seed,
         eval_every: Some(optional("eval_every").unwrap_or(steps_an_epoch.div_ceil(2))),
         save_every: optional("save_every"),

@@ -108,3 +108,13 @@ pub fn qlora_precision() -> super::Precision {
         quantization: Quantization::Nf4 { double: true },
     }
 }
+
+/// Times every op from here on; each is waited for.
+pub fn start_profile(device: &Device) {
+    device.profile.start();
+}
+
+/// Op, milliseconds and calls since the start, slowest first.
+pub fn stop_profile(device: &Device) -> Vec<(String, f64, usize)> {
+    device.profile.stop()
+}

@@ -166,6 +166,18 @@ impl Product {
         [m, n, k]
     }
 
+    /// Shape and kind, for a profile.
+    pub(super) fn name(&self) -> String {
+        let [m, n, k] = self.mnk();
+        let letter = |t: bool| if t { 't' } else { 'n' };
+        format!(
+            "product {m} x {n} x {k} {}{}{}",
+            letter(self.a_t),
+            letter(self.b_t),
+            if self.add.is_some() { " +" } else { "" }
+        )
+    }
+
     fn key(&self) -> Key {
         let [m, n, k] = self.mnk();
         let add = self.add.unwrap_or(self.out);

@@ -12,6 +12,7 @@ use kernels::{Element, Grid, Kernel, Kernels, params::Params};
 
 use super::blas::Blas;
 use super::memory::Region;
+use super::profile::Profile;
 use crate::error::{Error, Result};
 
 /// Oldest driver that runs CUDA 13 programs, as `cuDriverGetVersion` counts.
@@ -53,6 +54,7 @@ pub struct Device {
     kernels: Kernels,
     pub(super) blas: Blas,
     info: DeviceInfo,
+    pub(super) profile: Profile,
 }
 
 // SAFETY: handles of the driver may be used from any thread; the context is made current by `open` and by
@@ -164,6 +166,7 @@ impl Device {
             kernels,
             blas,
             info,
+            profile: Profile::default(),
         })
     }
 
@@ -328,6 +331,13 @@ impl Device {
             "making an event",
         )?;
         Ok(Event(event))
+    }
+
+    pub(super) fn forget(&self, event: Event) {
+        // SAFETY: made by `event`, and nobody waits for it.
+        unsafe {
+            let _ = sys::cuEventDestroy_v2(event.0);
+        }
     }
 
     pub(super) fn record(&self, event: Event, copies: bool) -> Result<()> {

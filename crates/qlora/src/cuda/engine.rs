@@ -20,7 +20,7 @@ use super::memory::{Region, Rows, Store};
 use super::pass::{Pass, Tokens};
 use crate::error::{Error, Result};
 use crate::nn::adapter::{Adapter, Site};
-use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
+use crate::train::{AdamW, BatchLoss, Example, Group, LossMean, Update, Work};
 
 /// What the caller may settle; all else follows from shapes and the card.
 #[derive(Clone, Copy, Debug, Default)]
@@ -181,14 +181,14 @@ impl CudaEngine {
     pub(crate) fn learn(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
         let (plans, peak) = self.plans(work, true)?;
         self.reserve(work, &plans, peak)?;
-        let mut loss = BatchLoss::count(work.examples, work.groups);
+        let mut loss = BatchLoss::count(work.mean, work.examples, work.groups);
         let this = &*self;
         let block = this.block.expect("reserved above");
         let mut exec = Exec::on(&this.base().device, this.base().element, block);
         let losses = exec.floats(loss.labels as usize);
         exec.zero(this.grads);
         let mut at = 0;
-        let weight = Some(1.0 / loss.labels as f32);
+        let weight = Some(loss.over);
         for (group, plan) in work.groups.iter().zip(&plans) {
             this.group(&mut exec, work, group, plan, weight, losses, &mut at)?;
         }
@@ -217,7 +217,7 @@ impl CudaEngine {
                 };
                 let (plans, peak) = self.plans(part, false)?;
                 self.reserve(part, &plans, peak)?;
-                let mut loss = BatchLoss::count(part.examples, part.groups);
+                let mut loss = BatchLoss::count(part.mean, part.examples, part.groups);
                 let this = &*self;
                 let mut exec = Exec::on(
                     &this.base().device,
@@ -332,7 +332,7 @@ impl CudaEngine {
             self.base().element,
             self.base().device.info().processors as u32,
         );
-        let labels = BatchLoss::count(work.examples, work.groups).labels as usize;
+        let labels = BatchLoss::count(work.mean, work.examples, work.groups).labels as usize;
         let losses = exec.floats(labels);
         let free = Work {
             cancel: &AtomicBool::new(false),
@@ -343,7 +343,7 @@ impl CudaEngine {
             free,
             group,
             plan,
-            learn.then_some(1.0),
+            learn.then_some(1.0f64),
             losses,
             &mut 0,
         )?;
@@ -402,7 +402,7 @@ impl CudaEngine {
         work: Work<'_>,
         group: &Group,
         plan: &GroupPlan,
-        weight: Option<f32>,
+        weight: Option<f64>,
         losses: Region,
         at: &mut usize,
     ) -> Result<()> {
@@ -470,7 +470,7 @@ impl CudaEngine {
         keep: Keep,
         joint: &[u32],
         contexts: Option<&Contexts>,
-        weight: Option<f32>,
+        weight: Option<f64>,
         losses: Region,
         at: &mut usize,
     ) -> Result<()> {
@@ -494,33 +494,29 @@ impl CudaEngine {
             tokens.len() < 1 << 16,
             "one pass holds at most 65,535 tokens"
         );
-        let (mut places, mut targets) = (Vec::new(), Vec::new());
+        let (mut places, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         let mut base = joint.len();
         for (member, row) in members.iter().zip(&rows) {
-            for predicts in work.examples[*member].predicts(group.prefix, base) {
+            let share = work.mean.share(work.examples[*member].labelled());
+            let weight = (share / weight.unwrap_or(1.0)) as f32;
+            for predicts in work.examples[*member].predicts(group.prefix, base, weight) {
                 places.push(predicts.token as u32);
                 targets.push(predicts.target);
+                weights.push(predicts.weight);
             }
             base += row.len();
         }
         let pass = Pass::upload(exec, &tokens, work.masks.map_or(0.0, |m| m.rate));
-        let labels = Labels::upload(exec, &places, &targets);
+        let labels = Labels::upload(exec, &places, &targets, &weights);
         let scratch = Scratch::take(exec, &self.sites, pass.tokens, pass.masks.is_some());
         let run = self.run(&pass, scratch);
         let mover = self.mover.as_ref();
         let tape = decoder::forward(exec, &run, keep, contexts, mover);
         let own = losses.part(4 * *at, 4 * places.len());
         *at += places.len();
-        if let Some(weight) = weight {
+        if weight.is_some() {
             let dx = exec.rows(pass.tokens, self.base().config.hidden);
-            head::losses(
-                exec,
-                self.base(),
-                tape.hidden,
-                &labels,
-                own,
-                Some((dx, weight)),
-            );
+            head::losses(exec, self.base(), tape.hidden, &labels, own, Some(dx));
             decoder::backward(exec, &run, &tape, dx, contexts, mover);
         } else {
             head::losses(exec, self.base(), tape.hidden, &labels, own, None);
@@ -557,6 +553,7 @@ impl CudaEngine {
             examples: &[],
             groups: &[],
             masks: None,
+            mean: LossMean::Token,
             micro_batch: None,
             cancel: &AtomicBool::new(false),
         };
@@ -653,10 +650,13 @@ fn take_losses(
     let mut values = vec![0.0f32; loss.labels as usize];
     device.download(losses, &mut values)?;
     let values: Vec<f64> = values.into_iter().map(f64::from).collect();
-    let counts: Vec<(usize, usize)> = plans
+    let counts: Vec<(usize, usize, f64)> = plans
         .iter()
         .flat_map(|p| p.micro.iter().flatten())
-        .map(|m| (*m, work.examples[*m].labelled()))
+        .map(|m| {
+            let labels = work.examples[*m].labelled();
+            (*m, labels, work.mean.share(labels))
+        })
         .collect();
     loss.take(&counts, &values);
     Ok(())

@@ -95,16 +95,31 @@ impl<'d> Exec<'d> {
             return;
         }
         let element = self.element;
-        self.go(|d| d.launch(kernel, element, grid, params));
+        self.go(|d| {
+            d.profile.timed(
+                d,
+                || format!("{kernel:?}"),
+                || d.launch(kernel, element, grid, params),
+            )
+        });
     }
 
     pub(super) fn attention(&mut self, launch: &Launch, params: &AttentionParams) {
-        self.go(|d| d.launch_attention(launch, params));
+        self.go(|d| {
+            d.profile.timed(
+                d,
+                || launch.kernel.to_owned(),
+                || d.launch_attention(launch, params),
+            )
+        });
     }
 
     pub(super) fn product(&mut self, product: &Product) {
         let workspace = self.workspace;
-        self.go(|d| d.blas.run(d, product, workspace));
+        self.go(|d| {
+            d.profile
+                .timed(d, || product.name(), || d.blas.run(d, product, workspace))
+        });
     }
 
     pub(super) fn copy(&mut self, to: Rows, from: Rows) {
@@ -257,7 +272,7 @@ impl<'d> Exec<'d> {
         logits: Rows,
         targets: Region,
         losses: Region,
-        weight: Option<f32>,
+        weights: Option<Region>,
     ) {
         let p = params::CrossEntropy {
             logits: logits.at,
@@ -265,8 +280,9 @@ impl<'d> Exec<'d> {
             losses: losses.at,
             vocab: logits.cols as u32,
             stride: logits.stride as u32,
-            weight: weight.unwrap_or(0.0),
-            backward: u32::from(weight.is_some()),
+            weights: weights.map_or(0, |w| w.at),
+            backward: u32::from(weights.is_some()),
+            unused: 0,
         };
         self.launch(Kernel::CrossEntropy, Grid::row(logits.rows, 512), &p);
     }

@@ -12,14 +12,22 @@ const CHUNK: usize = 2048;
 pub(super) struct Labels {
     tokens: Region,
     targets: Region,
+    /// Of each label's gradient.
+    weights: Region,
     count: usize,
 }
 
 impl Labels {
-    pub(super) fn upload(exec: &mut Exec<'_>, tokens: &[u32], targets: &[u32]) -> Self {
+    pub(super) fn upload(
+        exec: &mut Exec<'_>,
+        tokens: &[u32],
+        targets: &[u32],
+        weights: &[f32],
+    ) -> Self {
         Self {
             tokens: exec.upload(tokens),
             targets: exec.upload(targets),
+            weights: exec.upload(weights),
             count: tokens.len(),
         }
     }
@@ -56,16 +64,16 @@ pub(super) fn logits(
     logits
 }
 
-/// Writes each label's loss to `losses`. With `into`, sets it to the gradient of `weight` times their sum.
+/// Writes each label's loss to `losses`. With `into`, sets it to the gradient of their weighted sum.
 pub(super) fn losses(
     exec: &mut Exec<'_>,
     base: &Base,
     hidden: Rows,
     labels: &Labels,
     losses: Region,
-    into: Option<(Rows, f32)>,
+    into: Option<Rows>,
 ) {
-    if let Some((dx, _)) = into {
+    if let Some(dx) = into {
         exec.zero(dx.region());
     }
     let mark = exec.arena.mark();
@@ -103,9 +111,9 @@ pub(super) fn losses(
             logits,
             part(labels.targets),
             part(losses),
-            into.map(|i| i.1),
+            into.is_some().then(|| part(labels.weights)),
         );
-        if let Some((dx, _)) = into {
+        if let Some(dx) = into {
             let d_normed = d_normed.slice(0, count);
             exec.product(&Product {
                 a: logits,

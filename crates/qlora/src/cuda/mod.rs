@@ -16,6 +16,7 @@ mod layer;
 mod linear;
 mod memory;
 mod pass;
+mod profile;
 mod train;
 
 pub mod bench;

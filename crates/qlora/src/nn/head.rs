@@ -11,12 +11,14 @@ use crate::tensor::Matrix;
 const CHUNK_VALUES: usize = 24 << 20;
 
 /// A token that predicts a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Predicts {
     /// Its place among the tokens of the pass.
     pub(crate) token: usize,
     /// The id that comes next.
     pub(crate) target: u32,
+    /// What its loss is multiplied by in the batch's loss.
+    pub(crate) weight: f32,
 }
 
 fn gather(x: &Matrix, tokens: impl ExactSizeIterator<Item = usize>, pool: &mut Pool) -> Matrix {
@@ -79,12 +81,11 @@ pub(crate) fn losses(
     losses
 }
 
-/// Each prediction's loss, and the gradient of `weight` times their sum with respect to `x`.
+/// Each prediction's loss (unweighted), and the gradient of their weighted sum with respect to `x`.
 pub(crate) fn losses_and_gradient(
     model: &Model,
     x: &Matrix,
     predicts: &[Predicts],
-    weight: f32,
     pool: &mut Pool,
 ) -> (Vec<f64>, Matrix) {
     let (hidden, vocab) = (x.cols(), model.config().vocab);
@@ -101,12 +102,13 @@ pub(crate) fn losses_and_gradient(
     for (index, chunk) in predicts.chunks(chunk_rows(model)).enumerate() {
         let from = index * chunk_rows(model);
         let targets: Vec<u32> = chunk.iter().map(|p| p.target).collect();
+        let weights: Vec<f32> = chunk.iter().map(|p| p.weight).collect();
         let mut logits = pool.take(chunk.len(), vocab);
         logits_of(model, &normed, from, &mut logits);
         losses.extend(cross_entropy::forward_backward(
             &mut logits,
             &targets,
-            weight,
+            &weights,
         ));
         gemm(
             ViewMut::new(

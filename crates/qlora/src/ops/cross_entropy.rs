@@ -1,29 +1,30 @@
 //! Cross entropy of logits against target ids, with its gradient written over the logits.
 //!
-//! Per row: `loss = logsumexp(z) - z[target]`, `dz = weight * (softmax(z) - onehot(target))`. Sums over
-//! rows are the caller's, in f64. A NaN or infinity in a row gives that row a loss that is not finite.
+//! Per row: `loss = logsumexp(z) - z[target]`, `dz = weight * (softmax(z) - onehot(target))`. Weights and sums
+//! over rows are the caller's, in f64. A NaN or infinity in a row gives that row a loss that is not finite.
 
 use super::simd::{exp_shifted_sum, max, scale};
 use crate::tensor::Matrix;
 use rayon::prelude::*;
 
-/// Gives each row's loss; replaces the logits by `weight` times the gradient.
-pub(crate) fn forward_backward(logits: &mut Matrix, targets: &[u32], weight: f32) -> Vec<f64> {
-    run(logits, targets, |row, target, sum| {
-        scale(row, weight / sum);
-        row[target] -= weight;
+/// Gives each row's loss; replaces the logits by the gradient of the row's loss times its weight.
+pub(crate) fn forward_backward(logits: &mut Matrix, targets: &[u32], weights: &[f32]) -> Vec<f64> {
+    assert_eq!(targets.len(), weights.len(), "one weight per target");
+    run(logits, targets, |row, at, target, sum| {
+        scale(row, weights[at] / sum);
+        row[target] -= weights[at];
     })
 }
 
 /// Gives each row's loss. The logits are spoiled.
 pub(crate) fn forward(logits: &mut Matrix, targets: &[u32]) -> Vec<f64> {
-    run(logits, targets, |_, _, _| {})
+    run(logits, targets, |_, _, _, _| {})
 }
 
 fn run(
     logits: &mut Matrix,
     targets: &[u32],
-    finish: impl Fn(&mut [f32], usize, f32) + Sync,
+    finish: impl Fn(&mut [f32], usize, usize, f32) + Sync,
 ) -> Vec<f64> {
     assert_eq!(logits.rows(), targets.len(), "one target per row of logits");
     let width = logits.cols();
@@ -31,12 +32,13 @@ fn run(
         .data_mut()
         .par_chunks_mut(width)
         .zip(targets.par_iter())
-        .map(|(row, target)| {
+        .enumerate()
+        .map(|(at, (row, target))| {
             let target = *target as usize;
             let picked = row[target];
             let most = max(row);
             let sum = exp_shifted_sum(row, most);
-            finish(row, target, sum);
+            finish(row, at, target, sum);
             f64::from(most) + f64::from(sum).ln() - f64::from(picked)
         })
         .collect()
@@ -61,7 +63,8 @@ mod tests {
         );
         let before = logits.clone();
         let targets = [4, 0, 49];
-        let losses = forward_backward(&mut logits, &targets, 0.25);
+        let weights = [0.25, 0.5, 0.125];
+        let losses = forward_backward(&mut logits, &targets, &weights);
         assert_eq!(losses, forward(&mut before.clone(), &targets));
         for t in 0..rows {
             let mut z: Vec<f64> = before.row(t).iter().map(|v| f64::from(*v)).collect();
@@ -71,7 +74,7 @@ mod tests {
                 z[i] += 1e-5;
                 let up = loss(&z, target);
                 z[i] -= 2e-5;
-                let want = 0.25 * (up - loss(&z, target)) / 2e-5;
+                let want = f64::from(weights[t]) * (up - loss(&z, target)) / 2e-5;
                 z[i] += 1e-5;
                 assert!((f64::from(logits.row(t)[i]) - want).abs() < 1e-6);
             }

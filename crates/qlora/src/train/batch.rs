@@ -43,17 +43,20 @@ impl Example {
         first.unwrap_or(0)
     }
 
-    /// What its ids predict; token places count from `base`, after `prefix` ids that stand elsewhere.
+    /// What its ids predict, each with the same weight; token places count from `base`, after `prefix`
+    /// ids that stand elsewhere.
     pub(crate) fn predicts(
         &self,
         prefix: usize,
         base: usize,
+        weight: f32,
     ) -> impl Iterator<Item = Predicts> + '_ {
         (1..self.ids.len())
             .filter(|i| self.labels[*i])
             .map(move |i| Predicts {
                 token: base + i - 1 - prefix,
                 target: self.ids[i],
+                weight,
             })
     }
 
@@ -217,12 +220,13 @@ mod tests {
                 members: vec![0, 1]
             }]
         );
-        let first = rows[1].predicts(11, 0).next().unwrap();
+        let first = rows[1].predicts(11, 0, 0.5).next().unwrap();
         assert_eq!(
             first,
             Predicts {
                 token: 0,
-                target: 12
+                target: 12,
+                weight: 0.5,
             },
             "id 11 predicts the first label"
         );

@@ -16,6 +16,26 @@ pub enum Schedule {
     Constant,
 }
 
+/// What the loss of a batch is the mean of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossMean {
+    /// Every labelled token counts alike, so a long answer outweighs a short one.
+    Token,
+    /// Every row counts alike: the mean over a row's tokens, then over rows.
+    Row,
+}
+
+impl LossMean {
+    /// The share of each label of a row with `labels` of them, before all shares are divided by their sum.
+    pub(crate) fn share(self, labels: usize) -> f64 {
+        match self {
+            Self::Token => 1.0,
+            Self::Row => 1.0 / labels as f64,
+        }
+    }
+}
+
 /// Prompts that are answered at each validation, to watch the model learn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Samples {
@@ -50,6 +70,8 @@ pub struct TrainConfig {
     pub eps: f64,
     /// Largest norm of the whole gradient.
     pub clip: Option<f64>,
+    /// What the loss is the mean of, in training and in validation.
+    pub loss: LossMean,
     /// Seed of the order of examples and of dropout.
     pub seed: u64,
     /// Steps between validations; there is always one at the end.
@@ -81,6 +103,7 @@ impl Default for TrainConfig {
             betas: (0.9, 0.999),
             eps: 1e-8,
             clip: Some(1.0),
+            loss: LossMean::Token,
             seed: 42,
             eval_every: None,
             save_every: None,

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::adamw::{self, AdamW};
 use super::batch::{Example, Group};
-use super::config::TrainConfig;
+use super::config::{LossMean, TrainConfig};
 use super::memory::Budget;
 use super::step::{BatchLoss, Masks, Runner};
 use crate::config::ModelConfig;
@@ -24,6 +24,8 @@ pub(crate) struct Work<'a> {
     pub(crate) groups: &'a [Group],
     /// None: no dropout.
     pub(crate) masks: Option<Masks>,
+    /// What the loss is the mean of.
+    pub(crate) mean: LossMean,
     /// Most rows at a time.
     pub(crate) micro_batch: Option<usize>,
     pub(crate) cancel: &'a AtomicBool,
@@ -111,6 +113,7 @@ impl<'m> Cpu<'m> {
             rope: &self.rope,
             examples: work.examples,
             budget: self.budget(),
+            mean: work.mean,
             cancel: work.cancel,
         };
         let result = go(&runner, &mut pool);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct StepRecord {
     /// Steps done, this one included.
     pub step: u64,
-    /// Mean cross entropy over the batch's labels, before the step.
+    /// Mean cross entropy of the batch (over labels or over rows, as configured), before the step.
     pub loss: f64,
     pub lr: f64,
     /// Norm of the whole gradient, before clipping.
@@ -27,7 +27,7 @@ pub struct StepRecord {
 pub struct Validation {
     /// Steps done.
     pub step: u64,
-    /// Mean cross entropy over all labels.
+    /// Mean cross entropy, over labels or over rows as in training.
     pub loss: f64,
 }
 

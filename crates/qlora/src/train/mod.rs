@@ -1,7 +1,7 @@
 //! Fine-tuning a LoRA adapter on a frozen decoder, from examples to a trained adapter.
 //!
 //! Promises: the same inputs give the same bits, at any number of threads, with or without a stop and a
-//! resume in between. The loss of a step is the mean over all labels of the whole batch, so neither
+//! resume in between. The loss of a step is a mean over the whole batch, so neither
 //! micro-batches nor shared prefixes change it. It knows token ids; not text, templates or pipelines.
 
 mod adamw;
@@ -16,7 +16,7 @@ mod step;
 mod trainer;
 
 pub use batch::Example;
-pub use config::{Samples, Schedule, TrainConfig};
+pub use config::{LossMean, Samples, Schedule, TrainConfig};
 pub use event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
 pub use trainer::train;
 #[cfg(feature = "cuda")]

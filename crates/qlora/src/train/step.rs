@@ -1,12 +1,13 @@
 //! The loss and the gradient of one batch.
 //!
 //! For each group: the prefix once forward; its rows in micro-batches forward and backward, each adding
-//! the gradient of the prefix's keys and values; the prefix once backward. Every row's loss is weighted by
-//! one over the labels of the whole batch.
+//! the gradient of the prefix's keys and values; the prefix once backward. Every label's weight
+//! is known before the first of them runs, so the order and size of micro-batches change no weight.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::batch::{Example, Group};
+use super::config::LossMean;
 use super::memory::{Budget, GroupPlan};
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
@@ -27,6 +28,7 @@ pub(super) struct Runner<'a> {
     pub(super) rope: &'a RopeTable,
     pub(super) examples: &'a [Example],
     pub(super) budget: Budget,
+    pub(super) mean: LossMean,
     pub(super) cancel: &'a AtomicBool,
 }
 
@@ -41,8 +43,10 @@ pub(crate) struct Masks {
 /// What a batch cost and taught.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct BatchLoss {
-    /// Sum over all labels.
+    /// Weighted sum over all labels; see [`LossMean::share`].
     pub(crate) sum: f64,
+    /// Sum of the weights.
+    pub(crate) over: f64,
     pub(crate) labels: u64,
     pub(crate) tokens: u64,
     pub(crate) separate_tokens: u64,
@@ -55,8 +59,8 @@ struct Micro {
     rows: Rows,
     ids: Vec<u32>,
     predicts: Vec<Predicts>,
-    /// Per member: its place in the examples and how many of `predicts` are its own.
-    counts: Vec<(usize, usize)>,
+    /// Per member: its place in the examples, how many of `predicts` are its own, each one's share.
+    counts: Vec<(usize, usize, f64)>,
     dropout: Option<Dropout>,
 }
 
@@ -77,11 +81,10 @@ impl Runner<'_> {
         grads: &mut [f32],
         pool: &mut Pool,
     ) -> Result<BatchLoss> {
-        let mut loss = BatchLoss::count(self.examples, groups);
-        let weight = 1.0 / loss.labels as f32;
+        let mut loss = BatchLoss::count(self.mean, self.examples, groups);
         for group in groups {
             let plan = self.budget.plan(self.examples, group);
-            self.learn_group(group, &plan, masks, weight, grads, &mut loss, pool)?;
+            self.learn_group(group, &plan, masks, grads, &mut loss, pool)?;
         }
         Ok(loss)
     }
@@ -91,7 +94,6 @@ impl Runner<'_> {
         group: &Group,
         plan: &GroupPlan,
         masks: Option<Masks>,
-        weight: f32,
         grads: &mut [f32],
         loss: &mut BatchLoss,
         pool: &mut Pool,
@@ -107,12 +109,12 @@ impl Runner<'_> {
         let mut context_grads = contexts.map(zeros);
         for (members, keep) in &plan.micro {
             self.check_cancel()?;
-            let micro = self.micro(members, group, masks);
+            let micro = self.micro(members, group, masks, loss.over);
             let pass = self.pass(&micro.rows, micro.dropout.as_ref());
             let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
             let (tape, hidden) = decoder::forward(&pass, x, contexts, *keep, pool);
             let (losses, dx) =
-                head::losses_and_gradient(self.model, &hidden, &micro.predicts, weight, pool);
+                head::losses_and_gradient(self.model, &hidden, &micro.predicts, pool);
             pool.give(hidden);
             loss.take(&micro.counts, &losses);
             decoder::backward(
@@ -134,14 +136,14 @@ impl Runner<'_> {
 
     /// The loss alone: no masks, nothing kept.
     pub(super) fn judge(&self, groups: &[Group], pool: &mut Pool) -> Result<BatchLoss> {
-        let mut loss = BatchLoss::count(self.examples, groups);
+        let mut loss = BatchLoss::count(self.mean, self.examples, groups);
         for group in groups {
             let plan = self.budget.plan(self.examples, group);
             let prefix = self.run_prefix(group, Keep::Nothing, None, pool);
             let contexts = prefix.as_ref().map(|p| p.contexts.as_slice());
             for (members, _) in &plan.micro {
                 self.check_cancel()?;
-                let micro = self.micro(members, group, None);
+                let micro = self.micro(members, group, None, loss.over);
                 let pass = self.pass(&micro.rows, None);
                 let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
                 let (_, hidden) = decoder::forward(&pass, x, contexts, Keep::Nothing, pool);
@@ -177,7 +179,7 @@ impl Runner<'_> {
         })
     }
 
-    fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>) -> Micro {
+    fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>, over: f64) -> Micro {
         let lens = members
             .iter()
             .map(|m| self.examples[*m].read() - group.prefix);
@@ -187,8 +189,10 @@ impl Runner<'_> {
         for member in members {
             let example = &self.examples[*member];
             let before = predicts.len();
-            predicts.extend(example.predicts(group.prefix, ids.len()));
-            counts.push((*member, predicts.len() - before));
+            let share = self.mean.share(example.labelled());
+            let weight = (share / over) as f32;
+            predicts.extend(example.predicts(group.prefix, ids.len(), weight));
+            counts.push((*member, predicts.len() - before, share));
             ids.extend_from_slice(&example.ids[group.prefix..example.read()]);
             if let Some(masks) = masks {
                 keys.extend(masks.row_keys(example, group));
@@ -225,13 +229,15 @@ impl Runner<'_> {
 
 impl BatchLoss {
     /// Labels and tokens of a batch, no loss yet.
-    pub(crate) fn count(examples: &[Example], groups: &[Group]) -> Self {
+    pub(crate) fn count(mean: LossMean, examples: &[Example], groups: &[Group]) -> Self {
         let mut loss = Self::default();
         for group in groups {
             loss.tokens += group.prefix as u64;
             for member in &group.members {
                 let example = &examples[*member];
-                loss.labels += example.labelled() as u64;
+                let labels = example.labelled();
+                loss.labels += labels as u64;
+                loss.over += mean.share(labels) * labels as f64;
                 loss.tokens += (example.read() - group.prefix) as u64;
                 loss.separate_tokens += example.read() as u64;
             }
@@ -239,17 +245,17 @@ impl BatchLoss {
         loss
     }
 
-    /// Losses of some rows, one after the other: for each its place and how many are its own.
-    pub(crate) fn take(&mut self, counts: &[(usize, usize)], losses: &[f64]) {
+    /// Losses of some rows, one after the other: for each its place and how many are its own, and each one's share.
+    pub(crate) fn take(&mut self, counts: &[(usize, usize, f64)], losses: &[f64]) {
         let mut rest = losses;
-        for (member, count) in counts {
+        for (member, count, share) in counts {
             let (own, others) = rest.split_at(*count);
             rest = others;
             let sum: f64 = own.iter().sum();
             if !sum.is_finite() {
                 self.broken.push(*member);
             }
-            self.sum += sum;
+            self.sum += share * sum;
         }
     }
 
@@ -257,15 +263,16 @@ impl BatchLoss {
     #[cfg(feature = "cuda")]
     pub(crate) fn add(&mut self, other: Self) {
         self.sum += other.sum;
+        self.over += other.over;
         self.labels += other.labels;
         self.tokens += other.tokens;
         self.separate_tokens += other.separate_tokens;
         self.broken.extend(other.broken);
     }
 
-    /// Mean over the labels.
+    /// The weighted mean.
     pub(crate) fn mean(&self) -> f64 {
-        self.sum / self.labels as f64
+        self.sum / self.over
     }
 }
 

@@ -73,6 +73,7 @@ fn learn(
         rope: &rope,
         examples,
         budget,
+        mean: config.loss,
         cancel: &OFF,
     };
     let mut grads = vec![0.0; adapter.values().len()];
@@ -200,6 +201,55 @@ fn micro_batches_and_recomputing_change_nothing_but_rounding() {
         assert!((loss.mean() / want.mean() - 1.0).abs() < 1e-6);
         assert!(distance(&adapter, &want_grads, &grads) < 1e-5);
     }
+}
+
+/// Row by row, the loss of each is its own mean; the batch's is the mean of those.
+#[test]
+fn every_row_counts_alike_if_asked_whatever_the_micro_batches_and_prefixes() {
+    let config = tiny_config();
+    let mut model = tiny_model(&config);
+    let adapter = adapter(&config, &Target::ALL, 0.0);
+    let examples = examples(9);
+    let everything: Vec<usize> = (0..9).collect();
+    let mut learn = |rows: &[usize], shared: bool, settings: &TrainConfig| {
+        let groups = batch::group(&examples, rows, shared);
+        learn(&mut model, &adapter, &examples, &groups, settings, 0.0)
+    };
+    let token = TrainConfig::default();
+    let row = TrainConfig {
+        loss: LossMean::Row,
+        ..TrainConfig::default()
+    };
+    let (mut want, mut want_grads) = (0.0, vec![0.0; adapter.values().len()]);
+    for one in 0..9 {
+        let (loss, grads) = learn(&[one], false, &token);
+        want += loss.mean() / 9.0;
+        for (sum, g) in want_grads.iter_mut().zip(grads) {
+            *sum += g / 9.0;
+        }
+    }
+    for settings in [
+        row.clone(),
+        TrainConfig {
+            micro_batch: Some(2),
+            ..row.clone()
+        },
+        TrainConfig {
+            activation_bytes: 1,
+            ..row
+        },
+    ] {
+        for shared in [false, true] {
+            let (loss, grads) = learn(&everything, shared, &settings);
+            assert!((loss.mean() / want - 1.0).abs() < 1e-6);
+            assert!(distance(&adapter, &want_grads, &grads) < 1e-5);
+        }
+    }
+    let (by_token, _) = learn(&everything, true, &token);
+    assert!(
+        (by_token.mean() / want - 1.0).abs() > 1e-3,
+        "the rows differ in length"
+    );
 }
 
 #[test]

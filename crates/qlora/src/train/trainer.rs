@@ -183,6 +183,7 @@ impl<'a> Run<'a> {
                 examples: self.train,
                 groups: &groups,
                 masks: self.masks(step),
+                mean: self.config.loss,
                 micro_batch: self.config.micro_batch,
                 cancel: self.cancel,
             };
@@ -265,6 +266,7 @@ impl<'a> Run<'a> {
             examples: self.train,
             groups: &groups,
             masks: self.masks(step),
+            mean: self.config.loss,
             micro_batch: self.config.micro_batch,
             cancel: self.cancel,
         };
@@ -327,6 +329,7 @@ impl<'a> Run<'a> {
             examples: self.val,
             groups: &self.val_groups,
             masks: None,
+            mean: self.config.loss,
             micro_batch: self.config.micro_batch,
             cancel: self.cancel,
         };
