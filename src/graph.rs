@@ -154,14 +154,14 @@ impl Graph {
     /// fault.
     pub fn selection(&self, pipeline: &Pipeline, names: &[String]) -> Result<Vec<usize>, Faults> {
         let targets: Vec<usize> = if names.is_empty() {
-            self.plain_targets(pipeline)
+            Self::plain_targets(pipeline)
         } else {
             self.named(pipeline, names)?
         };
         Ok(self.ancestors(&targets))
     }
 
-    fn plain_targets(&self, pipeline: &Pipeline) -> Vec<usize> {
+    fn plain_targets(pipeline: &Pipeline) -> Vec<usize> {
         match &pipeline.default {
             Some(names) => names
                 .iter()
@@ -212,9 +212,9 @@ fn unknown(pipeline: &Pipeline, name: &str) -> Fault {
     let cells: Vec<&str> = cells.map(|spec| spec.id.as_str()).collect();
     let (what, mend) = if cells.is_empty() {
         let known: BTreeSet<&str> = pipeline.stages.iter().map(|spec| &*spec.name).collect();
-        ("stage", suggest::mend(name, known.into_iter(), "stages"))
+        ("stage", suggest::mend(name, known, "stages"))
     } else {
-        ("cell", suggest::mend(name, cells.into_iter(), "cells"))
+        ("cell", suggest::mend(name, cells, "cells"))
     };
     let message = format!(
         "there is no {what} `{name}` in profile `{}`",

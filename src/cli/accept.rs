@@ -12,6 +12,9 @@ pub(super) struct AcceptArgs {
     /// The stages whose present results count from now on
     #[arg(value_name = "STAGE", required = true)]
     stages: Vec<String>,
+    /// Tell it as JSON, an object a stage
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn accept(common: &Common, args: &AcceptArgs) -> Result<Exit, Trouble> {
@@ -32,6 +35,14 @@ pub(super) fn accept(common: &Common, args: &AcceptArgs) -> Result<Exit, Trouble
         // Each anew: accepting one stage settles what the next one reads.
         let project = common.project()?;
         let done = run::accept(&project, &Options::default(), stage)?;
+        if args.json {
+            let told = serde_json::json!({
+                "stage": done.stage, "folder": shown_path(&done.folder),
+                "reasons": done.reasons, "changed": done.changed,
+            });
+            screen::say(&format!("{told}\n"));
+            continue;
+        }
         let mut text = format!(
             "accepted {} as the result of `{}`\n",
             shown_path(&done.folder).display(),

@@ -43,11 +43,12 @@ pub fn edit(
     let (tree, _) = parse::parse(text);
     let mut tree = tree.expect("it was just read");
     let refuse = |fault: Fault| Faults::new(file, text, vec![fault]);
+    let unknown = |fault: Box<Fault>| refuse(*fault);
     let mut followed = None;
     let mut steps = if name.contains('.') {
-        stage_steps(&mut tree, name).map_err(refuse)?
+        stage_steps(&mut tree, name).map_err(unknown)?
     } else {
-        param_steps(&tree, name, &loaded.profile, overrides).map_err(refuse)?
+        param_steps(&tree, name, &loaded.profile, overrides).map_err(unknown)?
     };
     if let Some(node) = find(&tree, &steps)
         && let Some(inside) = node.text().filter(|text| text.contains("${"))
@@ -57,7 +58,7 @@ pub fn edit(
             return Err(refuse(axis));
         }
         followed = Some(inside.to_owned());
-        steps = param_steps(&tree, param, &loaded.profile, overrides).map_err(refuse)?;
+        steps = param_steps(&tree, param, &loaded.profile, overrides).map_err(unknown)?;
     }
     let written = find(&tree, &steps).map(|node| node.span.clone());
     let old = written
@@ -114,13 +115,13 @@ fn single(text: &str) -> Option<Value> {
     }
 }
 
-fn stage_steps(tree: &mut Node, name: &str) -> Result<Vec<String>, Fault> {
+fn stage_steps(tree: &mut Node, name: &str) -> Result<Vec<String>, Box<Fault>> {
     let found = overlay::field(tree, name).map(|(stage, _, steps)| (stage, steps));
     let (stage, steps) = found.map_err(|known| {
         let stage = name.split('.').next().unwrap_or_default();
         let message = format!("`{name}` names no field of a stage");
         let mend = suggest::mend(stage, known.iter().map(String::as_str), "stages");
-        Fault::nowhere("set::unknown", message).mend(mend)
+        Box::new(Fault::nowhere("set::unknown", message).mend(mend))
     })?;
     let head = ["stages".to_owned(), stage];
     Ok(head.into_iter().chain(steps).collect())
@@ -133,7 +134,7 @@ fn param_steps(
     name: &str,
     profile: &str,
     overrides: &Overrides,
-) -> Result<Vec<String>, Fault> {
+) -> Result<Vec<String>, Box<Fault>> {
     let own = ["params", name].map(str::to_owned).to_vec();
     let of_profile = ["profiles", profile, name].map(str::to_owned).to_vec();
     if find(tree, &of_profile).is_some() {
@@ -145,7 +146,11 @@ fn param_steps(
         let known = known.iter().map(|entry| entry.key.as_str());
         let message = format!("there is no parameter `{name}`");
         let fault = Fault::nowhere("set::unknown", message);
-        return Err(fault.mend(suggest::mend(name, known, "parameters")));
+        return Err(Box::new(fault.mend(suggest::mend(
+            name,
+            known,
+            "parameters",
+        ))));
     }
     Ok(if overrides.profile.is_some() && profile != "default" {
         of_profile

@@ -69,7 +69,8 @@ pub(crate) fn wanted<'a>(
         let at = stages.iter().position(|name| *name == stage)?;
         Some((at, metric[1..].to_owned()))
     });
-    let Some((stage, metric)) = known.last() else {
+    let longest = known.max_by_key(|(stage, _)| stages[*stage].len());
+    let Some((stage, metric)) = longest else {
         let named = text.split('.').next().unwrap_or_default();
         let message = format!("`{text}` names no metric of a stage");
         let mend = match suggest::nearest(named, stages.iter().copied()) {

@@ -37,6 +37,10 @@ pub struct Options {
 
 /// What is to be done about a stage.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time; a plan for show holds as many as there are stages"
+)]
 pub enum Decision {
     /// Its result is there.
     Fresh {

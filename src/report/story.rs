@@ -163,20 +163,7 @@ impl Story {
                 let text = format!("restored from the store, took {took} when made");
                 vec![self.row(stage, &self.paint.dim(&text))]
             }
-            Event::StagePicked {
-                stage,
-                cell,
-                metric,
-                value,
-                largest,
-                among,
-            } => {
-                let extreme = if *largest { "largest" } else { "smallest" };
-                let value = units::figure(*value);
-                let text = format!("picks {cell}: {metric} {value}, the {extreme} of {among}");
-                self.picks.insert(stage.clone(), text);
-                Vec::new()
-            }
+            Event::StagePicked { .. } => self.picked(&told.event),
             Event::StageWaiting {
                 stage,
                 pid,
@@ -212,6 +199,25 @@ impl Story {
             | Event::StageReady { .. }
             | Event::RunFinished { .. } => Vec::new(),
         }
+    }
+
+    /// Keeps in mind which cell goes on.
+    fn picked(&mut self, event: &Event) -> Vec<String> {
+        if let Event::StagePicked {
+            stage,
+            cell,
+            metric,
+            value,
+            largest,
+            among,
+        } = event
+        {
+            let extreme = if *largest { "largest" } else { "smallest" };
+            let value = units::figure(*value);
+            let text = format!("picks {cell}: {metric} {value}, the {extreme} of {among}");
+            self.picks.insert(stage.clone(), text);
+        }
+        Vec::new()
     }
 
     fn started(&self, stage: &str, reasons: &[String], attempt: u32) -> Vec<String> {

@@ -18,4 +18,5 @@ mod set;
 mod store;
 mod sweep;
 mod together;
+mod update;
 mod watch;

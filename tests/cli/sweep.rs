@@ -354,3 +354,38 @@ stages:
       next     tunesmith log say
     ");
 }
+
+#[test]
+fn a_pick_on_the_prompts_of_the_gated_eval_is_refused() {
+    let project = Project::new(
+        r#"
+name: demo
+params: { context: 512 }
+stages:
+  base:
+    run: mkdir -p ${outputs.model}
+    outputs: { model: model/ }
+  score:
+    uses: eval
+    inputs: { base: base, prompts: ./prompts.jsonl, tools: ./tools.yaml }
+    matrix: { context: [512, 1024] }
+  judge:
+    uses: eval
+    inputs: { base: best, prompts: ./prompts.jsonl, tools: ./tools.yaml }
+    gates: { tool_selection: ">= 0.5" }
+  best:
+    run: cp -r ${inputs.base}/. ${outputs.model}
+    inputs: { base: base }
+    outputs: { model: model/ }
+    pick: { max: score.tool_selection }
+"#,
+    );
+    project.write("prompts.jsonl", "");
+    project.write("tools.yaml", "tools: []\n");
+    let said = project.says(&["plan"]);
+    assert!(
+        said.starts_with("exit 2")
+            && said.contains("`pick` chooses by `score`, which reads the prompts of `judge`"),
+        "{said}"
+    );
+}

@@ -207,9 +207,11 @@ fn depth_and_aliases_are_bounded() {
     assert_eq!(faults.items[0].code, "config::too-large");
 }
 
-/// A sweep: for each stage the axes it binds and the earlier stages it reads; the last one may
-/// pick.
-fn sweeps() -> impl Strategy<Value = (Vec<(Vec<u8>, Vec<usize>)>, bool)> {
+/// For each stage the axes it binds and the earlier stages it reads.
+type Sweep = Vec<(Vec<u8>, Vec<usize>)>;
+
+/// A sweep, and whether a stage picks from its last one.
+fn sweeps() -> impl Strategy<Value = (Sweep, bool)> {
     let stage = |at: usize| {
         let axes = prop::collection::btree_set(0..3_u8, 0..2);
         let reads = prop::collection::btree_set(0..at.max(1), 0..=at.min(2));
