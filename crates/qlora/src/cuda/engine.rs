@@ -121,7 +121,6 @@ impl CudaEngine {
     }
 
     /// Ends the training and gives the base back, for another adapter.
-    #[expect(clippy::missing_panics_doc, reason = "the base is there until then")]
     pub fn into_base(mut self) -> Base {
         self.release();
         self.held.take().expect("given back once")
