@@ -340,7 +340,7 @@ impl Generator<'_> {
 }
 
 /// The first of the largest logits; nothing if one is NaN.
-fn most_likely(logits: &[f32]) -> Option<u32> {
+pub(crate) fn most_likely(logits: &[f32]) -> Option<u32> {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, logit) in logits.iter().enumerate() {
         if logit.is_nan() {

@@ -8,6 +8,8 @@ pub const ENGINE_VERSION: u32 = 1;
 
 pub mod chat;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dtype;
 pub mod error;
 pub mod generate;

@@ -31,6 +31,12 @@ impl RopeTable {
         Self { half, values }
     }
 
+    /// Per position: half a head's cosines, then its sines.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     /// Turns the first `heads` heads of every row in place; row `t` stands at `positions[t]`.
     pub(crate) fn rotate(&self, rows: &mut Matrix, heads: usize, positions: &[u32], turn: Turn) {
         let stride = rows.cols();

@@ -83,7 +83,12 @@ fn learn(
         step: 7,
     };
     let loss = runner
-        .learn(groups, masks, &mut grads, &mut Pool::default())
+        .learn(
+            groups,
+            (masks.rate > 0.0).then_some(masks),
+            &mut grads,
+            &mut Pool::default(),
+        )
         .unwrap();
     (loss, grads)
 }

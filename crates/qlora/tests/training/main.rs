@@ -3,6 +3,8 @@
 
 mod architectures;
 mod autograd;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod merged;
 mod peft_refs;
 mod smollm2;
