@@ -224,7 +224,7 @@ fn copy(open: &File, size: u64, aside: &Aside) -> std::io::Result<(Digest, u64)>
         file, path, disk, ..
     } = aside;
     if disk.reflink_file(open, file, path).is_ok() {
-        return read::hash(&*file, size);
+        return read::hash(file, size);
     }
     read::pump(open, size, |piece| disk.write(file, path, piece))
 }

@@ -56,10 +56,12 @@ fn main() {
         }
     }
     running.into_iter().for_each(finish);
-    let list: String = FAMILIES
-        .iter()
-        .map(|f| format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{f}.fatbin\")),\n"))
-        .collect();
+    let mut list = String::new();
+    for family in FAMILIES {
+        list += "include_bytes!(concat!(env!(\"OUT_DIR\"), \"/";
+        list += family;
+        list += ".fatbin\")),\n";
+    }
     fs::write(out.join("fatbins.rs"), format!("[\n{list}]\n")).expect("OUT_DIR is writable");
 }
 

@@ -6,6 +6,10 @@
 //!
 //! Promises: any text gives a tree or faults with a place; depth, aliases and size are
 //! bounded, so no text overflows the stack or fills memory.
+#![expect(
+    clippy::disallowed_types,
+    reason = "places of fields are looked up; fields keep the order of the text"
+)]
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -172,7 +172,7 @@ fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = number * unit;
-    (bytes >= 0.0 && bytes < 1e18).then_some(bytes as u64)
+    (0.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
 #[cfg(test)]
