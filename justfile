@@ -50,3 +50,15 @@ big-blobs gib="10": build
     time "$bin" cache verify
     "$bin" cache du
     time "$bin" cache gc --days 0 --dry-run
+
+# whole-process times beside ninja, make, Snakemake and DVC: `NINJA=… just bench --n 100,1000`
+bench *args: build
+    python3 benches/graph.py {{args}}
+
+# hashing beside b3sum and DVC: one big file, 10,000 small ones
+bench-hash *args: build
+    python3 benches/hashing.py {{args}}
+
+# mutated pipelines and locks, so many seconds each: `just fuzz 600 7` with seed 7
+fuzz seconds="60" seed="1":
+    FUZZ_SECONDS={{seconds}} FUZZ_SEED={{seed}} cargo test --release --workspace --test cli -- fuzz::mutated --nocapture

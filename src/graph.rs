@@ -28,7 +28,17 @@ pub fn open(
     overrides: &Overrides,
     registry: &[&'static dyn Stage],
 ) -> Result<(Pipeline, Graph), Faults> {
-    let loaded = config::load_lenient(file, overrides, registry)?;
+    read(file, config::read(file)?, overrides, registry)
+}
+
+/// [`open`] on the text of `file`: any text gives a pipeline or faults, each with its place.
+pub fn read(
+    file: &Path,
+    text: String,
+    overrides: &Overrides,
+    registry: &[&'static dyn Stage],
+) -> Result<(Pipeline, Graph), Faults> {
+    let loaded = config::load_lenient(file, text, overrides, registry)?;
     let (graph, cycles) = build(&loaded.pipeline);
     Ok((loaded.finish(cycles)?, graph))
 }

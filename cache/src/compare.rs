@@ -1,9 +1,13 @@
 //! How a laid-out tree differs from what was laid out: somebody may have edited it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 
+use crate::Digest;
 use crate::error::Error;
+use crate::materialise::place_of;
+use crate::stat::{self, Stat, executable};
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::walk::walk;
@@ -32,10 +36,14 @@ impl Store {
     /// What differs at `place` from `tree`, by path. Reads only files whose stat is not known.
     pub fn compare(&self, tree: &Tree, place: &Path) -> Result<Vec<Difference>, Error> {
         let place = std::path::absolute(place).map_err(Error::io("read", place))?;
+        if self.as_remembered(tree, &place) {
+            return Ok(Vec::new());
+        }
         let missing = |path: &str| Difference {
             path: path.to_owned(),
             kind: DifferenceKind::Missing,
         };
+        let began = stat::now();
         let walked = match walk(&place) {
             Ok(walked) => walked,
             Err(error) if error.code() == "cache::not-found" => {
@@ -76,6 +84,115 @@ impl Store {
         let unseen = wanted.keys().filter(|path| !seen.contains(**path));
         differences.extend(unseen.map(|path| missing(path)));
         differences.sort_by(|a, b| a.path.cmp(&b.path));
+        if differences.is_empty() && !walked.links && walked.folder {
+            self.remember_names(tree, &place, began);
+        }
         Ok(differences)
     }
+
+    /// Whether every folder and file of the tree has the stat under which it was found to be that
+    /// of the tree: one look at each, no listing. A name that came or went moves its folder's
+    /// times.
+    fn as_remembered(&self, tree: &Tree, place: &Path) -> bool {
+        let Tree::Folder(entries) = tree else {
+            return false;
+        };
+        let memo = self.memo();
+        let folders = folders(tree);
+        let same_names = folders.iter().all(|(folder, names)| {
+            let path = place_of(place, folder);
+            let meta = fs::symlink_metadata(&path)
+                .ok()
+                .filter(fs::Metadata::is_dir);
+            meta.is_some_and(|meta| memo.path(&path, &Stat::of(&meta)) == Some(*names))
+        });
+        same_names
+            && entries.iter().all(|entry| {
+                let path = place.join(&entry.path);
+                let meta = fs::symlink_metadata(&path).ok();
+                meta.filter(fs::Metadata::is_file).is_some_and(|meta| {
+                    executable(&meta) == entry.executable
+                        && memo.path(&path, &Stat::of(&meta)) == Some(entry.digest)
+                })
+            })
+    }
+
+    /// Remembers the stats of a laid-out tree's folders, found to hold its names and nothing
+    /// else by a look that began at `began`. One that has an empty folder in it is not remembered:
+    /// a file could come into that unseen.
+    fn remember_names(&self, tree: &Tree, place: &Path, began: i64) {
+        let folders = folders(tree);
+        let mut stats = Vec::with_capacity(folders.len());
+        for (folder, names) in folders {
+            let path = place_of(place, folder);
+            let Ok(meta) = fs::symlink_metadata(&path) else {
+                return;
+            };
+            let stat = Stat::of(&meta);
+            if !meta.is_dir() || stat.racy(began) || listed(&path) != Some(names) {
+                return;
+            }
+            stats.push((path, stat, names));
+        }
+        let mut memo = self.memo();
+        for (path, stat, names) in stats {
+            memo.remember_path(&path, stat, names);
+        }
+    }
+}
+
+/// The digest of what a folder lists: names, files apart from folders.
+fn digest_of<'a>(names: impl Iterator<Item = (bool, &'a str)>) -> Digest {
+    let mut text = String::from("names in a folder\0");
+    for (folder, name) in names {
+        text.push(if folder { 'd' } else { 'f' });
+        text.push_str(name);
+        text.push('\0');
+    }
+    Digest::of(text.as_bytes())
+}
+
+/// The folders of a tree, its root the empty path, each with the digest of its names.
+fn folders(tree: &Tree) -> Vec<(&str, Digest)> {
+    // Most results are a few files side by side, sorted already.
+    if tree.files().all(|(path, ..)| !path.contains('/')) {
+        let names = tree.files().map(|(path, ..)| (false, path));
+        return vec![("", digest_of(names))];
+    }
+    let mut found: BTreeMap<&str, BTreeSet<(bool, &str)>> = BTreeMap::new();
+    found.entry("").or_default();
+    for (path, ..) in tree.files() {
+        let mut rest = path;
+        let mut folder = false;
+        loop {
+            let (above, name) = rest.rsplit_once('/').unwrap_or(("", rest));
+            // What is above a folder that is known already is known, too.
+            if !found.entry(above).or_default().insert((folder, name)) && folder {
+                break;
+            }
+            if above.is_empty() {
+                break;
+            }
+            (rest, folder) = (above, true);
+        }
+    }
+    let digests = found.iter();
+    digests
+        .map(|(folder, names)| (*folder, digest_of(names.iter().copied())))
+        .collect()
+}
+
+/// The digest of the names in a folder now; nothing if it holds anything but files and folders.
+fn listed(folder: &Path) -> Option<Digest> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).ok()? {
+        let entry = entry.ok()?;
+        let kind = entry.file_type().ok()?;
+        if kind.is_symlink() {
+            return None;
+        }
+        names.push((kind.is_dir(), entry.file_name().into_string().ok()?));
+    }
+    let names: BTreeSet<_> = names.iter().map(|(dir, name)| (*dir, &**name)).collect();
+    Some(digest_of(names.into_iter()))
 }

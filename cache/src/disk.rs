@@ -173,9 +173,15 @@ impl Disk {
     }
 
     /// A file's bytes into a new one, without copying where the file system can.
-    pub(crate) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+    /// Nothing may stand there.
+    pub(crate) fn copy(&self, from: &Path, to: &Path) -> io::Result<File> {
         self.make(Change::File(to), || {
-            reflink_copy::reflink_or_copy(from, to).map(drop)
+            let mut source = File::open(from)?;
+            let mut copy = OpenOptions::new().write(true).create_new(true).open(to)?;
+            if reflink_copy::reflink_file(&source, &copy).is_err() {
+                io::copy(&mut source, &mut copy)?;
+            }
+            Ok(copy)
         })
     }
 
@@ -189,13 +195,6 @@ impl Disk {
     /// The mtime of an open file.
     pub(crate) fn set_time(&self, file: &File, path: &Path, time: SystemTime) -> io::Result<()> {
         self.make(Change::Touch(path), || file.set_modified(time))
-    }
-
-    /// The mode of a file or folder by name.
-    pub(crate) fn permit(&self, path: &Path, mode: u32) -> io::Result<()> {
-        self.make(Change::Touch(path), || {
-            fs::set_permissions(path, Permissions::from_mode(mode))
-        })
     }
 
     pub(crate) fn link(&self, target: &Path, path: &Path) -> io::Result<()> {

@@ -181,7 +181,7 @@ impl Store {
         self.make_folder(shard)?;
         let sound = self.condition(digest)? == Condition::Sound;
         if sound {
-            self.changed_folder(shard);
+            self.stood(*digest, shard);
         }
         Ok(sound)
     }

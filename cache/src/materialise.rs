@@ -99,16 +99,13 @@ impl Store {
     fn copy_out(&self, digest: &Digest, place: &Path, mode: u32) -> Result<(), Error> {
         let blob = self.blob_path(digest);
         let copied = self.disk.copy(&blob, place);
-        copied.map_err(Error::io("write", place))?;
-        let permit = self.disk.permit(place, 0o644);
-        permit.map_err(Error::io("write", place))?;
+        let file = copied.map_err(Error::io("write", place))?;
         // A moment ago, so that any write from now on moves the stamp, even within one clock tick,
         // and the file can be remembered by its stat at once.
         let stamp = SystemTime::now() - Duration::from_secs(2);
-        let stamped = Disk::reopen(place);
-        let stamped = stamped.and_then(|file| self.disk.set_time(&file, place, stamp));
+        let stamped = self.disk.set_time(&file, place, stamp);
         stamped.map_err(Error::io("write", place))?;
-        let permit = self.disk.permit(place, mode);
+        let permit = self.disk.set_mode(&file, place, mode);
         permit.map_err(Error::io("write", place))
     }
 

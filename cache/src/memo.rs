@@ -4,8 +4,12 @@
 //! Promises: a pure speed-up. The file `index` is appended to, a line an entry, and read with
 //! suspicion: what does not parse is skipped, so a torn write, a lost file or two writers at once
 //! cost a rehash and nothing else.
+#![expect(
+    clippy::disallowed_types,
+    reason = "entries are looked up, ten thousands of them at every start; their order is never shown or hashed"
+)]
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -22,8 +26,8 @@ const SLACK: usize = 1000;
 pub(crate) struct Memo {
     file: PathBuf,
     disk: Disk,
-    blobs: BTreeMap<Digest, Stat>,
-    paths: BTreeMap<String, (Stat, Digest)>,
+    blobs: HashMap<Digest, Stat>,
+    paths: HashMap<String, (Stat, Digest)>,
     /// Lines not yet written.
     pending: String,
     /// Lines in the file.
@@ -35,8 +39,8 @@ impl Memo {
         let mut memo = Self {
             file,
             disk,
-            blobs: BTreeMap::new(),
-            paths: BTreeMap::new(),
+            blobs: HashMap::new(),
+            paths: HashMap::new(),
             pending: String::new(),
             lines: 0,
         };

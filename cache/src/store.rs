@@ -37,6 +37,9 @@ pub struct Store {
     memo: Mutex<Memo>,
     session: Mutex<Option<Arc<Session>>>,
     names: Mutex<Names>,
+    /// Held while names are made durable, so that whoever finds nothing to sync knows that it is
+    /// done: commits that come together share the syncs of the first.
+    syncing: Mutex<()>,
     /// Shared lock of everybody who has the store open; collecting wants it alone.
     pub(crate) in_use: File,
     pub(crate) outside_above: u64,
@@ -49,6 +52,8 @@ struct Names {
     unsynced: BTreeSet<PathBuf>,
     /// Shard folders that this process put something in: their own names are cared for.
     used: BTreeSet<PathBuf>,
+    /// Blobs that stood there and whose folder was noted for it, or is synced already.
+    stood: BTreeSet<Digest>,
 }
 
 impl Names {
@@ -59,6 +64,7 @@ impl Names {
         Self {
             unsynced: own.collect(),
             used: BTreeSet::new(),
+            stood: BTreeSet::new(),
         }
     }
 }
@@ -133,6 +139,7 @@ impl Store {
             memo: Mutex::new(Memo::load(base.join("index"), disk.clone())),
             session: Mutex::new(None),
             names: Mutex::new(Names::of(&base, &root)),
+            syncing: Mutex::default(),
             outside_above: OUTSIDE_ABOVE,
             in_use,
             home,
@@ -269,7 +276,7 @@ impl Store {
     /// The shard folder of a blob or record, made if need be. Its own name is noted as not yet
     /// durable at the first use, whoever made it: another process may not have come to sync it.
     pub(crate) fn make_folder(&self, folder: &Path) -> Result<(), Error> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names();
         if names.used.contains(folder) && folder.is_dir() {
             return Ok(());
         }
@@ -284,23 +291,44 @@ impl Store {
     /// Notes a folder whose names changed and may not be durable yet. Called after the change:
     /// noted before it, the note could be synced away by another thread in between.
     pub(crate) fn changed_folder(&self, folder: &Path) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.names();
         names.unsynced.insert(folder.to_owned());
     }
 
     /// Makes durable every name given since the last time.
     pub(crate) fn sync_folders(&self) -> Result<(), Error> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        // A folder is forgotten when it is synced, not before: the sync may fail.
-        while let Some(folder) = names.unsynced.first().cloned() {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out first: a change during the sync notes its folder again.
+        loop {
+            // A statement of its own: the names are locked for it alone, not during the sync.
+            let next = self.names().unsynced.pop_first();
+            let Some(folder) = next else {
+                return Ok(());
+            };
             match self.disk.sync_folder(&folder) {
                 // An empty key folder that was collected.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                other => other.map_err(Error::io("write", &folder))?,
+                Err(error) => {
+                    let failed = Error::io("write", &folder)(error);
+                    self.names().unsynced.insert(folder);
+                    return Err(failed);
+                }
+                Ok(()) => {}
             }
-            names.unsynced.remove(&folder);
         }
-        Ok(())
+    }
+
+    /// Notes the folder of a blob that stood there: whoever put it there may have been killed
+    /// before the sync. Once a blob is enough, for none is put there without being noted.
+    pub(crate) fn stood(&self, digest: Digest, shard: &Path) {
+        let mut names = self.names();
+        if names.stood.insert(digest) {
+            names.unsynced.insert(shard.to_owned());
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -72,11 +72,12 @@ pub fn load(
 /// can add its own (the graph its cycles) before anybody is told.
 pub(crate) fn load_lenient(
     file: &Path,
+    text: String,
     overrides: &Overrides,
     registry: &[&'static dyn Stage],
 ) -> Result<Loaded, Faults> {
     let env = |name: &str| std::env::var(name).ok();
-    load_text(file, read(file)?, overrides, registry, &env)
+    load_text(file, text, overrides, registry, &env)
 }
 
 /// A pipeline as far as it could be read.
@@ -103,7 +104,8 @@ impl Loaded {
     }
 }
 
-fn read(file: &Path) -> Result<String, Faults> {
+/// The text of a pipeline file.
+pub(crate) fn read(file: &Path) -> Result<String, Faults> {
     let bytes = std::fs::read(file).map_err(|error| {
         let message = format!("cannot read `{}`: {error}", file.display());
         let fault = Fault::nowhere("config::unreadable", message);

@@ -6,9 +6,13 @@
 //!
 //! Promises: any text gives a tree or faults with a place; depth, aliases and size are
 //! bounded, so no text overflows the stack or fills memory.
+#![expect(
+    clippy::disallowed_types,
+    reason = "places of fields are looked up; fields keep the order of the text"
+)]
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_saphyr::granit_parser::{
     Event, Options, Parser, ScalarStyle, Span as ParserSpan, StrInput, Tag,
@@ -214,12 +218,13 @@ impl<'t> Builder<'t> {
             let (event, at) = self.next()?;
             let value = self.node(event, at, depth + 1)?;
             last = Some(key.span.start..value.span.end.max(key.span.end));
-            match self.key(&key) {
-                Some(name) if name == "<<" => self.merge(&key.span, value, &mut fields),
+            let key_span = key.span.clone();
+            match self.key(key) {
+                Some(name) if name == "<<" => self.merge(&key_span, value, &mut fields),
                 Some(name) => {
                     let entry = Entry {
                         key: name,
-                        key_span: key.span,
+                        key_span,
                         value,
                     };
                     self.faults.extend(fields.add(entry));
@@ -230,9 +235,9 @@ impl<'t> Builder<'t> {
     }
 
     /// The text of a key; a key that is a map or list is a fault.
-    fn key(&mut self, key: &Node) -> Option<String> {
-        match &key.kind {
-            Kind::Text(text) => Some(text.clone()),
+    fn key(&mut self, key: Node) -> Option<String> {
+        match key.kind {
+            Kind::Text(text) => Some(text),
             Kind::Number(number) => Some(number.to_string()),
             Kind::Bool(flag) => Some(flag.to_string()),
             Kind::Null | Kind::List(_) | Kind::Map(_) => {
@@ -274,36 +279,52 @@ impl<'t> Builder<'t> {
 #[derive(Default)]
 struct Fields {
     entries: Vec<Entry>,
-    places: BTreeMap<String, Span>,
+    /// Of a map with many fields, where each stands among the entries.
+    places: HashMap<String, usize>,
     merged: Vec<Entry>,
 }
+
+/// A map with fewer fields is searched from one end to the other.
+const FEW: usize = 16;
 
 impl Fields {
     /// Adds a field, or says that it stands there twice.
     fn add(&mut self, entry: Entry) -> Option<Fault> {
-        if let Some(first) = self.places.get(&entry.key) {
+        if let Some(first) = self.find(&entry.key) {
             let message = format!("`{}` stands here twice", entry.key);
             return Some(
                 Fault::at(&entry.key_span, "config::duplicate-key", message)
                     .label("again here")
-                    .also(first, "first here")
+                    .also(&self.entries[first].key_span, "first here")
                     .mend("keep one of them, or rename one"),
             );
         }
-        self.places
-            .insert(entry.key.clone(), entry.key_span.clone());
         self.entries.push(entry);
+        // Those before it follow when there are more than a few.
+        let from = match self.entries.len() {
+            ..FEW => return None,
+            FEW => 0,
+            more => more - 1,
+        };
+        for (at, entry) in self.entries.iter().enumerate().skip(from) {
+            self.places.insert(entry.key.clone(), at);
+        }
         None
+    }
+
+    fn find(&self, key: &str) -> Option<usize> {
+        if self.entries.len() < FEW {
+            return self.entries.iter().position(|entry| entry.key == key);
+        }
+        self.places.get(key).copied()
     }
 
     /// The fields, merged ones last; of equal merged keys the first wins.
     fn finish(mut self) -> Vec<Entry> {
         let mut seen: BTreeSet<String> = BTreeSet::new();
-        for entry in self.merged {
-            if !self.places.contains_key(&entry.key) && seen.insert(entry.key.clone()) {
-                self.entries.push(entry);
-            }
-        }
+        let mut merged = std::mem::take(&mut self.merged);
+        merged.retain(|entry| self.find(&entry.key).is_none() && seen.insert(entry.key.clone()));
+        self.entries.append(&mut merged);
         self.entries
     }
 }

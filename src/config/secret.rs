@@ -82,15 +82,12 @@ pub(crate) fn search(
 /// A token of a known service inside `text`.
 pub(crate) fn token(text: &str) -> Option<(&str, &'static str)> {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    PREFIXES.iter().find_map(|(prefix, whose)| {
-        text.match_indices(prefix).find_map(|(at, _)| {
-            let inside = text[..at].chars().next_back().is_some_and(part);
-            let rest = &text[at..];
-            let token = &rest[..rest.find(|c| !part(c)).unwrap_or(rest.len())];
-            let body = &token[prefix.len()..];
-            let long = body.len() >= 16 && body.bytes().any(|byte| byte.is_ascii_digit());
-            (!inside && long).then_some((token, *whose))
-        })
+    text.split(|c| !part(c)).find_map(|token| {
+        let begins = |(prefix, _): &&(&str, &str)| token.starts_with(prefix);
+        let (prefix, whose) = PREFIXES.iter().find(begins)?;
+        let body = &token[prefix.len()..];
+        let long = body.len() >= 16 && body.bytes().any(|byte| byte.is_ascii_digit());
+        long.then_some((token, *whose))
     })
 }
 

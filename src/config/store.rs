@@ -185,7 +185,12 @@ mod tests {
 
     #[test]
     fn every_fault_has_its_place() {
-        insta::assert_snapshot!(read("store: {max_size: 2, max_age: soon, gc: sometimes, maxsize: 1}").1, @"");
+        insta::assert_snapshot!(read("store: {max_size: 2, max_age: soon, gc: sometimes, maxsize: 1}").1, @r"
+        x.yaml:1:19: config::wrong-type: `max_size` takes a size, `50 GB`, not the number `2`
+        x.yaml:1:31: config::wrong-type: `max_age` takes a time, `30d` or `12h`, not the text `soon`
+        x.yaml:1:41: config::wrong-type: `gc` takes true or false, not the text `sometimes`
+        x.yaml:1:52: config::unknown-key: unknown key `maxsize` in `store`
+        ");
     }
 
     #[test]

@@ -179,12 +179,11 @@ fn commit(
     // is nothing to take on somebody's word.
     let made = store.records(&record.key)?.into_iter();
     let mut made = made.filter(|old| old.result() == record.result() && !old.made.accepted);
-    let record = match made.next() {
-        Some(made) => made,
-        None => {
-            store.commit(&record)?;
-            record
-        }
+    let record = if let Some(made) = made.next() {
+        made
+    } else {
+        store.commit(&record)?;
+        record
     };
     planner.settle(stage, &record)?;
     let mut lock = Lock::default();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cache::Digest;
 
 /// The longest pause before the second try.
-const FIRST: Duration = Duration::from_millis(1000);
+const FIRST: Duration = Duration::from_secs(1);
 
 /// The longest pause at all.
 const LONGEST: Duration = Duration::from_mins(1);

@@ -5,7 +5,10 @@
 //! made, by whatever process.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use cache::{Digest, Store};
@@ -23,13 +26,50 @@ pub(crate) fn folder_of(job: &Job) -> PathBuf {
     all(job.store.base()).join(job.key.to_string())
 }
 
+/// Empty folders that keys left. Most stages keep nothing, and giving a folder another name costs
+/// a fraction of making one.
+static SPARE: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// How the names of spare folders begin.
+const SPARES: &str = ".spare-";
+
+fn spares() -> MutexGuard<'static, Vec<PathBuf>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// This key's folder, made if it is not there; or which folder could not be, and why.
+pub(crate) fn open(job: &Job) -> Result<PathBuf, (PathBuf, io::Error)> {
+    let folder = folder_of(job);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let spare = spares().pop();
+    // Somebody may have swept it away.
+    let taken = spare.is_some_and(|spare| fs::rename(spare, &folder).is_ok());
+    match if taken {
+        Ok(())
+    } else {
+        fs::create_dir_all(&folder)
+    } {
+        Ok(()) => Ok(folder),
+        Err(error) => Err((folder, error)),
+    }
+}
+
 /// Drops this key's checkpoints: the result is there.
 pub(crate) fn drop_of(job: &Job) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let folder = folder_of(job);
-    // Most stages keep nothing: one call then.
-    if fs::remove_dir(&folder).is_err() {
-        let _absent = fs::remove_dir_all(&folder);
+    let empty = fs::read_dir(&folder).is_ok_and(|mut listing| listing.next().is_none());
+    if empty {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{SPARES}{}-{number}", std::process::id());
+        let spare = all(job.store.base()).join(name);
+        if fs::rename(&folder, &spare).is_ok() {
+            return spares().push(spare);
+        }
     }
+    let _absent = fs::remove_dir_all(&folder);
 }
 
 /// One key's checkpoints.
@@ -48,14 +88,22 @@ pub(crate) struct Dropped {
     pub(crate) bytes: u64,
 }
 
-/// Drops what is too old or too much.
+/// Drops what is too old or too much, and every spare folder: those of other processes, too, which
+/// then make new ones.
 pub(crate) fn tidy(store: &Store, bounds: Checkpoints, now: SystemTime) -> Dropped {
-    let mut kept: Vec<Kept> = fs::read_dir(all(store.base()))
-        .into_iter()
+    let listing = fs::read_dir(all(store.base())).into_iter();
+    let (spare, others): (Vec<_>, Vec<_>) = listing
         .flatten()
         .flatten()
-        .map(|entry| look(entry.path()))
-        .collect();
+        .map(|entry| entry.path())
+        .partition(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(SPARES))
+        });
+    for path in spare {
+        let _taken = fs::remove_dir(path);
+    }
+    let mut kept: Vec<Kept> = others.into_iter().map(look).collect();
     kept.sort_by_key(|kept| kept.changed);
     let mut left: u64 = kept.iter().map(|kept| kept.bytes).sum();
     let mut dropped = Dropped::default();

@@ -150,6 +150,7 @@ async fn tried(
     let devices = held.devices.clone();
     let prepared = blocking(job, move |job| prepare(job, &devices)).await?;
     let (outcome, prepared) = run(job, prepared, voice, log, stop).await?;
+    voice.tell(Message::Taking);
     let millis = began.elapsed().as_millis() as u64;
     let made = Made {
         started,

@@ -79,12 +79,9 @@ impl Groups {
 /// Starts a program and a thread that waits for it.
 fn run(start: Start, descriptors: Vec<OwnedFd>, groups: &Arc<Groups>, socket: &Arc<UnixStream>) {
     let id = start.id;
-    let mut child = match spawn(&start, descriptors) {
-        Ok(child) => child,
-        Err(()) => {
-            let code = NOT_STARTED;
-            return say(socket, &Word::Ended { id, code });
-        }
+    let Ok(mut child) = spawn(&start, descriptors) else {
+        let code = NOT_STARTED;
+        return say(socket, &Word::Ended { id, code });
     };
     let group = Pid::from_child(&child);
     groups.all().insert(id, group);

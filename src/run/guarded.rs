@@ -129,6 +129,12 @@ impl Drop for Guarded {
     }
 }
 
+/// Starts the guard on the side, where a program is about to be wanted: the first one finds it
+/// there. What keeps it from starting is said to whoever wants it.
+pub(crate) fn warm_up() {
+    std::thread::spawn(|| drop(Guard::shared()));
+}
+
 impl Guard {
     /// The guard of this process.
     fn shared() -> std::io::Result<Arc<Self>> {

@@ -47,6 +47,8 @@ pub(crate) enum Message {
     },
     /// The stage says something.
     Said(StageEvent),
+    /// Its program has ended well; what is left is to take the outputs.
+    Taking,
     /// Its result is being made elsewhere: what it holds is of no use to it meanwhile.
     Waiting(Option<Holder>),
     /// Slots are wanted again: it was not made elsewhere after all, or a pause is over.

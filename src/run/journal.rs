@@ -19,7 +19,8 @@ const KEPT: usize = 100;
 /// A run's journal.
 pub(crate) struct Journal {
     folder: PathBuf,
-    /// Lines told before anything happened.
+    /// Told before anything happened: not worth a line yet.
+    early: Vec<Envelope>,
     waiting: Vec<u8>,
     file: Option<BufWriter<File>>,
     worth_keeping: bool,
@@ -30,6 +31,7 @@ impl Journal {
     pub(crate) fn new(home: &Path) -> Self {
         Self {
             folder: home.join("runs"),
+            early: Vec::new(),
             waiting: Vec::new(),
             file: None,
             worth_keeping: false,
@@ -37,7 +39,7 @@ impl Journal {
     }
 
     /// Writes an event down.
-    pub(crate) fn hear(&mut self, told: &Envelope) {
+    pub(crate) fn hear(&mut self, told: Envelope) {
         if let Event::Stage {
             said: StageEvent::Log { .. },
             ..
@@ -45,21 +47,27 @@ impl Journal {
         {
             return;
         }
+        if let Event::StageStarted { .. } = told.event {
+            self.worth_keeping = true;
+        }
+        if !self.worth_keeping {
+            self.early.push(told);
+            return;
+        }
+        for early in std::mem::take(&mut self.early) {
+            self.line(&early);
+        }
+        self.line(&told);
+        // Progress may wait in the buffer.
+        self.write(!matches!(told.event, Event::Stage { .. }));
+    }
+
+    fn line(&mut self, told: &Envelope) {
         serde_json::to_writer(&mut self.waiting, told).expect("events are plain data");
         self.waiting.push(b'\n');
-        match told.event {
-            Event::StageStarted { .. } => self.worth_keeping = true,
-            // Progress may wait in the buffer.
-            Event::Stage { .. } => return self.write(false),
-            _ => {}
-        }
-        self.write(true);
     }
 
     fn write(&mut self, flush: bool) {
-        if !self.worth_keeping {
-            return;
-        }
         if self.file.is_none() {
             self.file = open(&self.folder).map(BufWriter::new);
         }

@@ -190,22 +190,18 @@ mod tests {
         devices(&said, || (0..found).map(|id| id.to_string()).collect()).join(",")
     }
 
-    fn text(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
     fn gpus_are_found_named_counted_and_limited() {
         let said = Said::default;
         assert_eq!(given(said(), 2), "0,1");
         assert_eq!(given(said(), 0), "");
-        let named = text("3, GPU-8f,3");
+        let named = Some("3, GPU-8f,3".to_owned());
         assert_eq!(given(Said { named, ..said() }, 2), "3,GPU-8f");
-        let named = text("none");
+        let named = Some("none".to_owned());
         assert_eq!(given(Said { named, ..said() }, 2), "");
-        let visible = text("1,-1,2");
+        let visible = Some("1,-1,2".to_owned());
         assert_eq!(given(Said { visible, ..said() }, 4), "1");
-        let visible = text("");
+        let visible = Some(String::new());
         assert_eq!(given(Said { visible, ..said() }, 4), "");
         let asked = Some(1);
         assert_eq!(given(Said { asked, ..said() }, 4), "0");
@@ -218,7 +214,7 @@ mod tests {
         let said = Said {
             asked: Some(1),
             declared: Some(4),
-            named: text("5,6,7"),
+            named: Some("5,6,7".to_owned()),
             visible: None,
         };
         assert_eq!(given(said.clone(), 8), "5");
@@ -232,11 +228,11 @@ mod tests {
             ..said
         };
         assert_eq!(given(said.clone(), 8), "0,1,2,3");
-        let visible = text("2,5");
+        let visible = Some("2,5".to_owned());
         let limited = Said { visible, ..said };
         assert_eq!(given(limited.clone(), 8), "2,5");
         let limited = Said {
-            named: text("5,6"),
+            named: Some("5,6".to_owned()),
             asked: Some(9),
             ..limited
         };

@@ -30,6 +30,7 @@ mod revision;
 mod scheduler;
 mod settle;
 mod shell;
+mod signals;
 mod watch;
 mod wire;
 mod worker;

@@ -61,6 +61,11 @@ impl Pools {
         self.places = places.map(|(at, id)| (id.clone(), *at)).collect();
     }
 
+    /// How many slots a pool has in all.
+    pub(crate) fn size(&self, pool: &str) -> u64 {
+        self.slots.get(pool).map_or(0, |slots| slots.size)
+    }
+
     /// Queues a stage.
     pub(crate) fn queue(&mut self, stage: usize, wanted: &Resources, urgency: u64) {
         let place = Place {

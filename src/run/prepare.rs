@@ -133,7 +133,7 @@ fn command_line(
     devices: &[String],
     scratch: Scratch,
 ) -> Result<Prepared, StageError> {
-    let work = folder(&scratch.path().join("work"))?;
+    let work = scratch.path().to_owned();
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut laid = Vec::new();
     for (port, all) in &job.inputs {
@@ -164,7 +164,7 @@ fn command_line(
     }
     let filled = shell::fill(command, &places, &wanted)?;
     let mut env = environment(job, devices, std::iter::empty())?;
-    let checkpoint = folder(&checkpoints::folder_of(job))?;
+    let checkpoint = checkpoints::open(job).map_err(|(at, error)| StageError::io(&at, &error))?;
     env.push((CHECKPOINT.to_owned(), checkpoint.display().to_string()));
     Ok(Prepared {
         products: wanted
@@ -215,7 +215,9 @@ fn copy(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
 }
 
 fn folder(path: &Path) -> Result<PathBuf, StageError> {
-    std::fs::create_dir_all(path).map_err(|error| StageError::io(path, &error))?;
+    if !path.is_dir() {
+        std::fs::create_dir_all(path).map_err(|error| StageError::io(path, &error))?;
+    }
     Ok(path.to_owned())
 }
 

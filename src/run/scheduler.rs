@@ -24,12 +24,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cache::Digest;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::claims;
 use super::executor::{Voice, perform};
+use super::guarded;
 use super::job::{Job, Message};
 use super::journal::Journal;
 use super::machine::{Machine, cores};
@@ -37,12 +37,17 @@ use super::pools::{Held, Pools};
 use super::process::Stop;
 use super::project::Project;
 use super::remote::{Far, Link};
+use super::signals::Signals;
 use super::watch::{Change, Watching};
 use super::{Options, RunError, Verdict};
 use crate::config::StageSpec;
 use crate::event::{Envelope, Event};
 use crate::lock::Lock;
 use crate::plan::{Decision, Planner, Settled};
+
+/// So many stages may be about to store their outputs while others have their slots: the processor
+/// works while the disk syncs, but a slow disk holds the run up before much piles up.
+const TAKING: usize = 8;
 
 /// What a stage is thought to take that never ran, in milliseconds.
 const UNKNOWN: u64 = 1000;
@@ -120,6 +125,8 @@ pub(crate) struct Scheduler<'a> {
 /// A stage with an executor.
 pub(super) struct Running {
     pub(super) key: Digest,
+    /// Whether its program has ended and its slots were given to others.
+    taking: bool,
     /// What it holds; nothing while it waits for another process or for its next try.
     held: Option<Held>,
     stop: watch::Sender<Stop>,
@@ -236,6 +243,7 @@ impl<'a> Scheduler<'a> {
         self.opened = true;
         // Faults that can be known before anything runs are told before anything runs.
         crate::check::stages(&self.project.pipeline, &self.project.graph, &self.selected)?;
+        guarded::warm_up();
         self.open_pools()
     }
 
@@ -283,8 +291,8 @@ impl<'a> Scheduler<'a> {
             at: self.began.elapsed().as_millis() as u64,
             event,
         };
-        self.journal.hear(&told);
         (self.tell)(&told);
+        self.journal.hear(told);
     }
 
     /// The only place where a state changes.
@@ -457,6 +465,7 @@ impl<'a> Scheduler<'a> {
             };
             let running = Running {
                 key: job.key,
+                taking: false,
                 held: Some(held.clone()),
                 stop,
             };
@@ -526,8 +535,20 @@ impl<'a> Scheduler<'a> {
                 self.give_back(stage);
                 self.say_waiting(stage, holder);
             }
+            Message::Taking => {
+                let taking = self.running.values().filter(|running| running.taking);
+                if taking.count() < TAKING && self.holds_a_core_among_several(stage) {
+                    self.give_back(stage);
+                    if let Some(running) = self.running.get_mut(&stage) {
+                        running.taking = true;
+                    }
+                }
+            }
             Message::Wanting(grant) => {
                 self.give_back(stage);
+                if let Some(running) = self.running.get_mut(&stage) {
+                    running.taking = false;
+                }
                 self.grants.insert(stage, grant);
                 self.line_up(stage);
             }
@@ -555,6 +576,18 @@ impl<'a> Scheduler<'a> {
                 self.advance();
             }
         }
+    }
+
+    /// Whether a stage holds one core of several and nothing else: only then does it pay to let
+    /// others have it while outputs are stored. With one core the order of a run stays plain.
+    fn holds_a_core_among_several(&self, stage: usize) -> bool {
+        let held = self
+            .running
+            .get(&stage)
+            .and_then(|running| running.held.as_ref());
+        let claims = held.map(|held| &held.claims);
+        claims.is_some_and(|claims| claims.len() == 1 && claims.get("cpu") == Some(&1))
+            && self.pools.size("cpu") > 1
     }
 
     fn give_back(&mut self, stage: usize) {
@@ -615,28 +648,6 @@ async fn change(watching: &mut Option<&mut Watching>) -> Option<Change> {
     match watching {
         Some(watching) => watching.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The signals that end a run.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use walkdir::WalkDir;
 
-use super::scheduler::{Scheduler, Signals};
+use super::scheduler::Scheduler;
+use super::signals::Signals;
 use super::{OpenError, Options, Project, RunError, Verdict, link, planner, selection};
 use crate::config::Reference;
 use crate::event::{Envelope, Event};

@@ -51,7 +51,9 @@ fn expected(n: u64) -> BTreeMap<String, String> {
     let f = format!("same\nsame\nb {n}\nb {n}\nsome\nwords\n");
     file("f/it.txt", f.clone());
     let names = "1\n10\n2\n3\n4\n5\n6\n7\n8\n9\n";
-    let told: String = f.lines().map(|line| format!("g{line}\n")).collect();
+    let told = f
+        .lines()
+        .fold(String::new(), |text, line| text + "g" + line + "\n");
     file("g/it.txt", format!("{names}{told}"));
     out
 }

@@ -11,6 +11,7 @@ mod compare;
 mod compared;
 mod crash;
 mod failures;
+mod fuzz;
 mod interrupt;
 mod pools;
 mod project;

@@ -123,19 +123,19 @@ stages:
     run::no-room
 
       × stage `large` wants 2 of `gpu`, this machine has 1
-        ╭─[pipeline.yaml:9:23]
-      9 │     resources: { gpu: 2, memory: 900TiB }
-        ·                       ─
-        ╰────
+       ╭─[pipeline.yaml:9:23]
+     9 │     resources: { gpu: 2, memory: 900TiB }
+       ·                       ─
+       ╰────
       help: run it where there is enough, or say what is there: `--pool gpu=2`
 
     run::no-room
 
       × stage `large` wants 900 TiB of memory, this machine has 64 GiB
-        ╭─[pipeline.yaml:9:34]
-      9 │     resources: { gpu: 2, memory: 900TiB }
-        ·                                  ──────
-        ╰────
+       ╭─[pipeline.yaml:9:34]
+     9 │     resources: { gpu: 2, memory: 900TiB }
+       ·                                  ──────
+       ╰────
       help: ask for less, or say what is there: `--pool memory=...`
 
     2 faults

@@ -49,8 +49,7 @@ fn similar_lines(old: &str, new: &str) -> String {
         let lines = &lines[same_head..lines.len() - same_tail];
         lines
             .iter()
-            .map(|line| format!("{mark}{line}\n"))
-            .collect::<String>()
+            .fold(String::new(), |text, line| text + mark + line + "\n")
     };
     cut(&old, "- ") + &cut(&new, "+ ")
 }

@@ -305,14 +305,14 @@ fn what_a_sweep_cannot_mean_is_refused() {
 #[test]
 fn a_fingerprint_is_a_part_of_the_key_and_is_asked_once() {
     let project = Project::new(
-        r#"
+        r"
 name: demo
 stages:
   say:
     run: echo hello > ${outputs.text}
     outputs: { text: text.txt }
     fingerprint: ./tool --version
-"#,
+",
     );
     let tool = |version: &str| {
         use std::os::unix::fs::PermissionsExt as _;

@@ -141,7 +141,7 @@ fn a_named_stage_that_acts_outside_stays_ready() {
 }
 
 /// Two long stages; the input of one is edited while both run.
-const LONG: &str = r#"
+const LONG: &str = r"
 name: long
 stages:
   stale:
@@ -160,7 +160,7 @@ stages:
       cp ${inputs.text} ${outputs.it}
     inputs: { text: ./other.txt }
     outputs: { it: it.txt }
-"#;
+";
 
 #[test]
 fn a_stage_that_became_stale_is_ended_and_a_valid_one_ends_in_peace() {

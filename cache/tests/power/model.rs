@@ -167,20 +167,17 @@ impl Disk {
     }
 
     fn write(&mut self, path: &Path, bytes: &Arc<Vec<u8>>) {
-        match self.find(path) {
-            Some(inode) => {
-                if let Node::File { now, .. } = &mut self.nodes[inode] {
-                    *now = Arc::clone(bytes);
-                }
-            }
-            None => {
-                let (folder, name) = self.folder_of(path);
-                let node = Node::File {
-                    durable: None,
-                    now: Arc::clone(bytes),
-                };
-                self.make(folder, name, node);
-            }
+        let Some(inode) = self.find(path) else {
+            let (folder, name) = self.folder_of(path);
+            let node = Node::File {
+                durable: None,
+                now: Arc::clone(bytes),
+            };
+            self.make(folder, name, node);
+            return;
+        };
+        if let Node::File { now, .. } = &mut self.nodes[inode] {
+            *now = Arc::clone(bytes);
         }
     }
 

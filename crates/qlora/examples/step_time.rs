@@ -13,7 +13,10 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use qlora::dtype::Dtype;
 use qlora::train::{Example, TrainConfig, TrainEvent, train};
-use qlora::{Adapter, Architecture, LoraConfig, Matrix, Model, ModelConfig, Result, Target};
+use qlora::{
+    Activation, Adapter, Architecture, LayerAttention, LoraConfig, Matrix, Model, ModelConfig,
+    Result, Rope, Target,
+};
 
 fn smollm2() -> ModelConfig {
     ModelConfig {
@@ -25,11 +28,24 @@ fn smollm2() -> ModelConfig {
         heads: 9,
         kv_heads: 3,
         head_dim: 64,
-        rope_theta: 1e5,
+        attention: vec![
+            LayerAttention {
+                window: None,
+                rope: Rope::plain(1e5),
+            };
+            30
+        ],
+        attention_scale: ModelConfig::plain_scale(64),
+        attention_softcap: None,
+        logit_softcap: None,
+        activation: Activation::Silu,
+        norm_offset: 0.0,
+        qk_norm: false,
+        post_norms: false,
+        embedding_scale: 1.0,
         rms_eps: 1e-5,
         tie_embeddings: true,
         qkv_bias: false,
-        sliding_window: None,
         max_position: 8192,
         bos: Some(1),
         eos: vec![2],

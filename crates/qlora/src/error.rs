@@ -59,6 +59,9 @@ pub enum Error {
     /// A conversation that cannot be encoded.
     #[error("{what}")]
     Chat { what: String, mend: String },
+    /// A GPU, its driver or its libraries refuse.
+    #[error("{what}")]
+    Device { what: String, mend: String },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -77,6 +80,7 @@ impl Error {
             Self::Io { .. } => "qlora::io",
             Self::Config { .. } => "qlora::config",
             Self::Chat { .. } => "qlora::chat",
+            Self::Device { .. } => "qlora::device",
             Self::Cancelled => "qlora::cancelled",
         }
     }
@@ -87,7 +91,8 @@ impl Error {
             Self::Format { mend, .. }
             | Self::Unsupported { mend, .. }
             | Self::Config { mend, .. }
-            | Self::Chat { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
+            | Self::Chat { mend, .. }
+            | Self::Device { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
             Self::Truncated { .. } => Some(Cow::Borrowed(
                 "delete the file and fetch it again: the download was interrupted",
             )),
@@ -123,6 +128,14 @@ impl Error {
         Self::Unsupported {
             key: key.into(),
             value: value.to_string(),
+            mend: mend.into(),
+        }
+    }
+
+    /// A [`Error::Device`] with both parts.
+    pub fn device(what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::Device {
+            what: what.into(),
             mend: mend.into(),
         }
     }

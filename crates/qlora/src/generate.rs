@@ -9,9 +9,9 @@ use crate::nn::decoder::{self, Keep};
 use crate::nn::model::Model;
 use crate::nn::pass::{Pass, Rows, whole};
 use crate::nn::pool::Pool;
+use crate::nn::ropes::Ropes;
 use crate::nn::{head, layer};
 use crate::ops::attention::{self, Context, Query};
-use crate::ops::rope::RopeTable;
 use crate::tensor::Matrix;
 use crate::train::{common_prefix, group_by_prefix};
 
@@ -81,8 +81,7 @@ impl<'m> Generator<'m> {
         self.check(prompts)?;
         let mut answers = vec![Vec::new(); prompts.len()];
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let config = self.model.config();
-        let rope = RopeTable::new(config.head_dim, config.rope_theta, longest + max_new);
+        let rope = Ropes::new(self.model.config(), longest + max_new);
         // The last id of a prompt must be read by the row itself: its hidden state predicts the answer.
         let starts: Vec<&[u32]> = prompts.iter().map(|p| &p[..p.len() - 1]).collect();
         for (prefix, members) in group_by_prefix(&starts) {
@@ -111,8 +110,7 @@ impl<'m> Generator<'m> {
         self.check(prompts)?;
         let rows = Rows::new(prompts.iter().map(Vec::len), 0);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let config = self.model.config();
-        let rope = RopeTable::new(config.head_dim, config.rope_theta, longest);
+        let rope = Ropes::new(self.model.config(), longest);
         let pass = Pass {
             model: self.model,
             adapter: self.adapter,
@@ -153,7 +151,7 @@ impl<'m> Generator<'m> {
 struct Batch<'b> {
     generator: &'b Generator<'b>,
     prompts: &'b [Vec<u32>],
-    rope: &'b RopeTable,
+    rope: &'b Ropes,
     prefix: usize,
     max_new: usize,
     /// Keys and values of the prefix, per layer.
@@ -263,7 +261,7 @@ impl Batch<'_> {
             let mut attended = layer::attended(&pass, index, x.rows(), &mut self.pool);
             let context = self.contexts.as_ref().map(|c| &c[index]);
             let queries = pass.queries(&projected.qkv, context);
-            attention::forward(model.heads(), &projected.qkv, &queries, &mut attended);
+            attention::forward(model.heads(index), &projected.qkv, &queries, &mut attended);
             projected.give_back(&mut self.pool);
             x = layer::finish_and_close(&pass, index, x, attended, &mut self.pool);
         }
@@ -303,7 +301,7 @@ impl Batch<'_> {
                 })
                 .collect();
             let mut attended = layer::attended(&pass, index, x.rows(), &mut self.pool);
-            attention::forward(model.heads(), &projected.qkv, &queries, &mut attended);
+            attention::forward(model.heads(index), &projected.qkv, &queries, &mut attended);
             projected.give_back(&mut self.pool);
             x = layer::finish_and_close(&pass, index, x, attended, &mut self.pool);
         }
@@ -330,7 +328,7 @@ impl Batch<'_> {
 }
 
 impl Generator<'_> {
-    fn pass<'p>(&'p self, rows: &'p Rows, rope: &'p RopeTable) -> Pass<'p> {
+    fn pass<'p>(&'p self, rows: &'p Rows, rope: &'p Ropes) -> Pass<'p> {
         Pass {
             model: self.model,
             adapter: self.adapter,
@@ -342,7 +340,7 @@ impl Generator<'_> {
 }
 
 /// The first of the largest logits; nothing if one is NaN.
-fn most_likely(logits: &[f32]) -> Option<u32> {
+pub(crate) fn most_likely(logits: &[f32]) -> Option<u32> {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, logit) in logits.iter().enumerate() {
         if logit.is_nan() {

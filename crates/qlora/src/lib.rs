@@ -8,6 +8,8 @@ pub const ENGINE_VERSION: u32 = 1;
 
 pub mod chat;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dtype;
 pub mod error;
 pub mod generate;
@@ -21,7 +23,7 @@ pub mod train;
 pub mod weights;
 
 pub use chat::{ChatMessage, ChatTemplate, EncodedChat, Role};
-pub use config::{Architecture, ModelConfig};
+pub use config::{Activation, Architecture, LayerAttention, ModelConfig, Rope, RopeScaling};
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use generate::Generator;

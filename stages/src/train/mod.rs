@@ -5,13 +5,15 @@
 //! know: how gradients are computed (`qlora`), where rows come from.
 
 mod fields;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod report;
 mod rows;
 mod settings;
 mod telling;
 
-use qlora::train::{Example, train};
-use qlora::{Adapter, Dtype, Model};
+use qlora::train::{Example, TrainConfig, TrainReport, train};
+use qlora::{Adapter, Dtype, LoraConfig, Model, Quantization};
 
 use crate::adapter_files;
 use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
@@ -84,27 +86,63 @@ impl Stage for Train {
             longest(&rows)
         ));
         let config = settings::train_config(params, ctx.seed, &base, rows.len())?;
+        let lora = settings::lora(params, ctx.seed)?;
+        let job = Job {
+            base: &base,
+            rows: &rows,
+            val: &val,
+            config: &config,
+            quantization: quantization(params),
+        };
+        let (adapter, done) = job.run(&lora, ctx)?;
+        adapter_files::save(&adapter, &ctx.output.join("adapter"), Dtype::F32)?;
+        report::write(&ctx.output, &done, (rows.len(), val.len()), ctx)
+    }
+}
+
+/// A training run, wherever it is computed.
+struct Job<'a> {
+    base: &'a Base,
+    rows: &'a [Example],
+    val: &'a [Example],
+    config: &'a TrainConfig,
+    quantization: Quantization,
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        lora: &LoraConfig,
+        ctx: &Context<'_>,
+    ) -> Result<(Adapter, TrainReport), StageError> {
+        #[cfg(feature = "cuda")]
+        if qlora::cuda::available() {
+            return self.on_gpu(lora, ctx);
+        }
+        ctx.log("training on the CPU".to_owned());
         let mut model =
-            Model::load(&base.files, quantization(params)).map_err(|error| engine(&error))?;
-        let mut adapter = Adapter::new(model.config(), &settings::lora(params, ctx.seed)?)
-            .map_err(|error| engine(&error))?;
-        let mut telling = Telling::new(ctx, &base);
+            Model::load(&self.base.files, self.quantization).map_err(|error| engine(&error))?;
+        let mut adapter = Adapter::new(model.config(), lora).map_err(|error| engine(&error))?;
+        let mut telling = Telling::new(ctx, self.base);
         let done = train(
             &mut model,
             &mut adapter,
-            &rows,
-            &val,
-            &config,
+            self.rows,
+            self.val,
+            self.config,
             Some(&ctx.checkpoint),
             &mut |event| telling.tell(event),
             ctx.cancel,
         )
         .map_err(|error| engine(&error))?;
-        adapter_files::save(&adapter, &ctx.output.join("adapter"), Dtype::F32)?;
-        report::write(&ctx.output, &done, (rows.len(), val.len()), ctx)
+        Ok((adapter, done))
     }
 }
 
 fn longest(rows: &[Example]) -> usize {
     rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)
 }
+
+#[cfg(test)]
+#[path = "real_rows_tests.rs"]
+mod real_rows_tests;

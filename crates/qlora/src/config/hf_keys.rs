@@ -1,9 +1,11 @@
 //! The keys of a `config.json`: typed look-ups, and the lists of what is read, neutral or must hold a value.
 //!
-//! It must not know what the values mean to a decoder.
+//! It must not know what the values mean to a decoder. A key that only some families have is read for
+//! those and unknown to the others, as in transformers.
 
 use serde_json::{Map, Value};
 
+use super::Architecture;
 use crate::error::{Error, Result};
 
 /// Keys that say nothing about the forward pass (bookkeeping, generation defaults, training defaults).
@@ -92,6 +94,30 @@ const READ: &[&str] = &[
     "vocab_size",
 ];
 
+/// Keys that are read for some families.
+fn read_by(architecture: Architecture) -> &'static [&'static str] {
+    match architecture {
+        Architecture::Llama | Architecture::Mistral | Architecture::Qwen2 | Architecture::Qwen3 => {
+            &[]
+        }
+        Architecture::Gemma => &["hidden_activation"],
+        Architecture::Gemma2 => &[
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "hidden_activation",
+            "query_pre_attn_scalar",
+        ],
+        Architecture::Gemma3 => &[
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "hidden_activation",
+            "query_pre_attn_scalar",
+            "rope_local_base_freq",
+            "sliding_window_pattern",
+        ],
+    }
+}
+
 /// Keys that must hold this value, which leaves the maths as it is here.
 fn required(key: &str) -> Option<Value> {
     Some(match key {
@@ -102,6 +128,7 @@ fn required(key: &str) -> Option<Value> {
         | "is_encoder_decoder"
         | "tie_encoder_decoder"
         | "cross_attention_hidden_size"
+        | "use_bidirectional_attention"
         | "use_qk_norm" => Value::Bool(false),
         "pretraining_tp" => 1.into(),
         "attention_dropout" | "chunk_size_feed_forward" => 0.0.into(),
@@ -141,11 +168,13 @@ impl<'a> Keys<'a> {
         )
     }
 
-    pub(super) fn refuse_unknown(&self) -> Result<()> {
+    pub(super) fn refuse_unknown(&self, architecture: Architecture) -> Result<()> {
+        let own = read_by(architecture);
         for (key, value) in self.map.iter().filter(|(_, value)| !value.is_null()) {
             if key.starts_with('_')
                 || NEUTRAL.contains(&key.as_str())
                 || READ.contains(&key.as_str())
+                || own.contains(&key.as_str())
             {
                 continue;
             }
@@ -174,17 +203,6 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    pub(super) fn expect_silu(&self) -> Result<()> {
-        match self.get("hidden_act").map(|value| value.as_str()) {
-            None | Some(Some("silu" | "swish")) => Ok(()),
-            Some(other) => Err(Error::unsupported(
-                "hidden_act",
-                other.unwrap_or("not a name"),
-                "use a model with silu",
-            )),
-        }
-    }
-
     pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>> {
         self.get(key)
             .map(|value| {
@@ -198,6 +216,13 @@ impl<'a> Keys<'a> {
 
     pub(super) fn size(&self, key: &str) -> Result<usize> {
         self.optional_size(key)?.ok_or_else(|| Self::missing(key))
+    }
+
+    /// A size, or what the family's class assumes.
+    pub(super) fn size_or(&self, key: &str, class: Option<usize>) -> Result<usize> {
+        self.optional_size(key)?
+            .or(class)
+            .ok_or_else(|| Self::missing(key))
     }
 
     pub(super) fn optional_number(&self, key: &str) -> Result<Option<f64>> {

@@ -6,22 +6,34 @@
 mod gguf;
 mod hf;
 mod hf_keys;
+mod hf_layers;
+mod hf_rope;
+mod rope;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
 pub(crate) use gguf::from_gguf;
 pub(crate) use hf::{eos_from_generation_config, from_hf};
+pub use rope::{Rope, RopeScaling};
 
 /// A family of decoders. They differ in [`ModelConfig`]'s fields only, never in the order of the ops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Architecture {
-    /// Llama 1 and 2, SmolLM2, TinyLlama.
+    /// Llama 1 to 3, SmolLM2, TinyLlama.
     Llama,
     /// Mistral 7B and its kin.
     Mistral,
     /// Qwen2 and Qwen2.5: biases on q, k and v.
     Qwen2,
+    /// Qwen3: a norm on every head of q and k.
+    Qwen3,
+    /// Gemma 1: norms of `1 + w`, scaled embeddings, tanh-GELU gates.
+    Gemma,
+    /// Gemma 2: Gemma 1 with norms after the sublayers, soft caps and windows in every other layer.
+    Gemma2,
+    /// The text part of Gemma 3: Gemma 2 without caps, norms on heads, two rope bases.
+    Gemma3,
 }
 
 impl Architecture {
@@ -31,8 +43,44 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Mistral => "mistral",
             Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Gemma => "gemma",
+            Self::Gemma2 => "gemma2",
+            Self::Gemma3 => "gemma3_text",
         }
     }
+
+    /// One of the Gemmas.
+    pub(crate) fn is_gemma(self) -> bool {
+        matches!(self, Self::Gemma | Self::Gemma2 | Self::Gemma3)
+    }
+
+    /// Every head of q and k has a norm.
+    pub(crate) fn has_qk_norm(self) -> bool {
+        matches!(self, Self::Qwen3 | Self::Gemma3)
+    }
+
+    /// Attention and MLP are followed by a norm.
+    pub(crate) fn has_post_norms(self) -> bool {
+        matches!(self, Self::Gemma2 | Self::Gemma3)
+    }
+}
+
+/// The gate of the MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// GELU in its tanh form (`gelu_pytorch_tanh`).
+    GeluTanh,
+}
+
+/// How one layer attends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerAttention {
+    /// A position sees itself and `window - 1` before it; none means all.
+    pub window: Option<usize>,
+    pub rope: Rope,
 }
 
 /// The shape of a Llama-family decoder.
@@ -52,16 +100,29 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Width of one head; `heads * head_dim` need not be `hidden`.
     pub head_dim: usize,
-    /// Base of the rotary angles.
-    pub rope_theta: f64,
+    /// Per layer.
+    pub attention: Vec<LayerAttention>,
+    /// Scores are multiplied by it, usually `1 / sqrt(head_dim)`.
+    pub attention_scale: f32,
+    /// Scores `s` become `cap * tanh(s / cap)`.
+    pub attention_softcap: Option<f32>,
+    /// Logits `z` become `cap * tanh(z / cap)`.
+    pub logit_softcap: Option<f32>,
+    pub activation: Activation,
     /// Added to the mean square in every norm.
     pub rms_eps: f32,
+    /// Added to every stored norm weight: 1 for Gemma's safetensors.
+    pub norm_offset: f32,
+    /// A norm over each head of q and k, before their rotation.
+    pub qk_norm: bool,
+    /// A norm over the output of attention and MLP, before the residual.
+    pub post_norms: bool,
+    /// Embedding rows are multiplied by it.
+    pub embedding_scale: f32,
     /// The head is the embedding.
     pub tie_embeddings: bool,
     /// Biases on the q, k and v projections.
     pub qkv_bias: bool,
-    /// A position sees itself and `window - 1` before it; none means all.
-    pub sliding_window: Option<usize>,
     /// Longest sequence that the model was made for.
     pub max_position: usize,
     pub bos: Option<u32>,
@@ -80,6 +141,11 @@ impl ModelConfig {
     /// Width of the concatenated key (or value) heads.
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// One over the root of the head's width.
+    pub fn plain_scale(head_dim: usize) -> f32 {
+        1.0 / (head_dim as f32).sqrt()
     }
 
     /// `(out, in)` of a linear layer by its suffix (`q_proj` ... `down_proj`).
@@ -123,8 +189,15 @@ impl ModelConfig {
                 "rotary embedding needs an even head width",
             ));
         }
-        if self.sliding_window == Some(0) {
+        if self.attention.iter().any(|layer| layer.window == Some(0)) {
             return Err(Error::unsupported("sliding_window", 0, broken));
+        }
+        if self.attention.len() != self.layers {
+            return Err(Error::shape(
+                "`layer_types`",
+                format!("one for each of {} layers", self.layers),
+                self.attention.len(),
+            ));
         }
         Ok(self)
     }

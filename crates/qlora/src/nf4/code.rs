@@ -21,7 +21,7 @@ pub const NF4: [f32; 16] = [
 ];
 
 /// Where one code ends and the next begins: `bucketize` over midpoints.
-fn bounds() -> [f32; 15] {
+pub(crate) fn bounds() -> [f32; 15] {
     std::array::from_fn(|i| f32::midpoint(NF4[i], NF4[i + 1]))
 }
 

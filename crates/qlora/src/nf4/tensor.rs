@@ -141,6 +141,11 @@ impl Nf4Tensor {
         self.dtype
     }
 
+    /// Weights per scale.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
     /// Bytes that codes and scales take.
     pub fn size(&self) -> usize {
         let scales = match &self.scales {
@@ -165,7 +170,7 @@ fn pack_block(encoder: &code::Encoder, values: &[f32], absmax: f32, bytes: &mut 
 }
 
 /// Quantizes scales: their mean is taken off, then 8-bit dynamic codes over blocks of 256.
-fn nest(scales: &[f32]) -> Scales {
+pub(crate) fn nest(scales: &[f32]) -> Scales {
     let map = dynamic::dynamic_map();
     let encoder = dynamic::Encoder::new(&map);
     // In f64, so that the offset does not depend on the order of the sum.

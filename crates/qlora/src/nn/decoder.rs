@@ -7,6 +7,7 @@ use super::layer::{self, Kept, KeyFlow, Projected};
 use super::model::Model;
 use super::pass::Pass;
 use super::pool::Pool;
+use crate::ops::simd;
 use crate::tensor::Matrix;
 
 /// How much of the forward stays in memory for the backward.
@@ -46,6 +47,10 @@ pub(crate) fn embed(
     for (t, id) in ids.enumerate() {
         x.row_mut(t)
             .copy_from_slice(model.embedding.row(id as usize));
+    }
+    let scale = model.config().embedding_scale;
+    if scale != 1.0 {
+        simd::scale(x.data_mut(), scale);
     }
     x
 }

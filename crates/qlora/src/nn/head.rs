@@ -4,7 +4,7 @@
 use super::model::Model;
 use super::pool::Pool;
 use crate::ops::gemm::{Threads, View, ViewMut, Write, gemm};
-use crate::ops::{cross_entropy, rmsnorm};
+use crate::ops::{cross_entropy, rmsnorm, softcap};
 use crate::tensor::Matrix;
 
 /// Logits held at a time, in values: 96 MiB.
@@ -29,7 +29,7 @@ fn gather(x: &Matrix, tokens: impl ExactSizeIterator<Item = usize>, pool: &mut P
     rows
 }
 
-/// `logits[i] = head . normed[from + i]` for some rows.
+/// `logits[i] = head . normed[from + i]` for some rows, capped where the model caps them.
 fn logits_of(model: &Model, normed: &Matrix, from: usize, logits: &mut Matrix) {
     let (hidden, vocab, rows) = (normed.cols(), logits.cols(), logits.rows());
     gemm(
@@ -40,6 +40,9 @@ fn logits_of(model: &Model, normed: &Matrix, from: usize, logits: &mut Matrix) {
         1.0,
         Threads::All,
     );
+    if let Some(cap) = model.config().logit_softcap {
+        softcap::forward(logits.data_mut(), cap);
+    }
 }
 
 fn chunk_rows(model: &Model) -> usize {
@@ -105,11 +108,17 @@ pub(crate) fn losses_and_gradient(
         let weights: Vec<f32> = chunk.iter().map(|p| p.weight).collect();
         let mut logits = pool.take(chunk.len(), vocab);
         logits_of(model, &normed, from, &mut logits);
+        let cap = model.config().logit_softcap;
+        let capped = cap.map(|cap| (cap, pool.copy(&logits)));
         losses.extend(cross_entropy::forward_backward(
             &mut logits,
             &targets,
             &weights,
         ));
+        if let Some((cap, capped)) = capped {
+            softcap::backward(logits.data_mut(), capped.data(), cap);
+            pool.give(capped);
+        }
         gemm(
             ViewMut::new(
                 &mut d_normed.data_mut()[from * hidden..],

@@ -1,16 +1,18 @@
 //! One decoder layer, forward and backward.
 //!
-//! Forward: `m = x + attention(norm(x))`, `y = m + mlp(norm(m))`. What the backward needs is kept in
-//! [`Kept`]; the gated activation is recomputed, and the last product (down) is never repeated. The
-//! gradient of `y` is turned into that of `x` in place.
+//! Forward: `m = x + attention(norm(x))`, `y = m + mlp(norm(m))`; some families norm the heads of q and k,
+//! or each product before it is added. What the backward needs is kept in [`Kept`]; the gated activation is
+//! recomputed, and the last product (down) is repeated only if a norm follows it. The gradient of `y` is
+//! turned into that of `x` in place.
 
 use super::adapter::Site;
 use super::pass::Pass;
 use super::pool::Pool;
+use super::residual::{self, Normed, PostNorm};
 use crate::ops::gemm::Write;
 use crate::ops::rope::Turn;
 use crate::ops::simd::add;
-use crate::ops::{attention, rmsnorm, swiglu};
+use crate::ops::{attention, glu, head_norm, rmsnorm};
 use crate::tensor::Matrix;
 
 /// The first half of attention: norm, projections, rotation.
@@ -20,10 +22,13 @@ pub(crate) struct Projected {
     normed: Matrix,
     /// Queries and keys (rotated), values.
     pub(crate) qkv: Matrix,
+    /// Heads before their norm, and the norm's factor per head.
+    heads: Option<(Matrix, Vec<f32>)>,
 }
 
 /// The second half: output projection and MLP.
 struct Finished {
+    attention: Option<Normed>,
     middle: Matrix,
     inv: Vec<f32>,
     normed: Matrix,
@@ -38,6 +43,8 @@ pub(crate) struct Kept {
     attended: Matrix,
     lse: Matrix,
     finished: Finished,
+    /// The MLP's product, where a norm follows it.
+    mlp: Option<Normed>,
 }
 
 /// Values kept per token and layer, for planning memory.
@@ -49,6 +56,12 @@ pub(crate) fn kept_values(config: &crate::config::ModelConfig, r: usize) -> usiz
         + (q + r)
         + config.heads
         + 2 * config.intermediate
+        + if config.qk_norm { q + kv } else { 0 }
+        + if config.post_norms {
+            2 * config.hidden
+        } else {
+            0
+        }
 }
 
 pub(crate) fn project(pass: &Pass<'_>, layer: usize, x: &Matrix, pool: &mut Pool) -> Projected {
@@ -69,15 +82,30 @@ pub(crate) fn project(pass: &Pass<'_>, layer: usize, x: &Matrix, pool: &mut Pool
             add(row, bias);
         }
     }
+    let heads = model.layers[layer].qk_norm.as_ref().map(|weight| {
+        let mut raw = pool.take(x.rows(), weight.len());
+        let inv = head_norm::forward(&mut qkv, config.head_dim, weight, config.rms_eps, &mut raw);
+        (raw, inv)
+    });
     let turned = config.heads + config.kv_heads;
-    pass.rope
-        .rotate(&mut qkv, turned, pass.rows.positions(), Turn::Forward);
-    Projected { inv, normed, qkv }
+    let (rope, positions) = (pass.rope.layer(layer), pass.rows.positions());
+    rope.rotate(&mut qkv, turned, positions, Turn::Forward);
+    Projected {
+        inv,
+        normed,
+        qkv,
+        heads,
+    }
 }
 
 /// Room for the attention output of `rows` tokens, with the adapter columns of the output projection.
 pub(crate) fn attended(pass: &Pass<'_>, layer: usize, rows: usize, pool: &mut Pool) -> Matrix {
     pool.take(rows, pass.site(layer, Site::Output).width())
+}
+
+fn post_norm<'a>(pass: &Pass<'_>, weight: Option<&'a Vec<f32>>) -> Option<PostNorm<'a>> {
+    let eps = pass.model.config().rms_eps;
+    weight.map(|weight| PostNorm { weight, eps })
 }
 
 fn finish(
@@ -90,7 +118,8 @@ fn finish(
     let output = pass.site(layer, Site::Output);
     output.down(attended, pool);
     let mut middle = pool.copy(x);
-    output.forward(attended, &mut middle, Write::Add);
+    let norm = post_norm(pass, pass.model.layers[layer].post_attention_norm.as_ref());
+    let attention = residual::join(&output, norm, attended, &mut middle, pool);
     let site = pass.site(layer, Site::GateUp);
     let mut normed = pool.take(x.rows(), site.width());
     let weight = &pass.model.layers[layer].mlp_norm;
@@ -99,6 +128,7 @@ fn finish(
     let mut gate_up = pool.take(x.rows(), site.linear.outputs());
     site.forward(&normed, &mut gate_up, Write::Set);
     Finished {
+        attention,
         middle,
         inv,
         normed,
@@ -110,19 +140,26 @@ fn finish(
 fn activation(pass: &Pass<'_>, layer: usize, gate_up: &Matrix, pool: &mut Pool) -> Matrix {
     let down = pass.site(layer, Site::Down);
     let mut active = pool.take(gate_up.rows(), down.width());
-    swiglu::forward(gate_up, pass.model.config().intermediate, &mut active);
+    let config = pass.model.config();
+    glu::forward(config.activation, gate_up, config.intermediate, &mut active);
     down.down(&mut active, pool);
     active
 }
 
-/// `middle + mlp`: the layer's output.
-fn close(pass: &Pass<'_>, layer: usize, finished: &Finished, pool: &mut Pool) -> Matrix {
+/// `middle + mlp`: the layer's output, and what a norm of the MLP's product needs in the backward.
+fn close(
+    pass: &Pass<'_>,
+    layer: usize,
+    finished: &Finished,
+    pool: &mut Pool,
+) -> (Matrix, Option<Normed>) {
     let active = activation(pass, layer, &finished.gate_up, pool);
     let mut y = pool.copy(&finished.middle);
-    pass.site(layer, Site::Down)
-        .forward(&active, &mut y, Write::Add);
+    let norm = post_norm(pass, pass.model.layers[layer].post_mlp_norm.as_ref());
+    let down = pass.site(layer, Site::Down);
+    let mlp = residual::join(&down, norm, &active, &mut y, pool);
     pool.give(active);
-    y
+    (y, mlp)
 }
 
 /// The rest of a layer after attention, for a pass that needs no backward.
@@ -134,10 +171,13 @@ pub(crate) fn finish_and_close(
     pool: &mut Pool,
 ) -> Matrix {
     let finished = finish(pass, layer, &x, &mut attended, pool);
-    let y = close(pass, layer, &finished, pool);
+    let (y, mlp) = close(pass, layer, &finished, pool);
     pool.give(x);
     pool.give(attended);
     finished.give_back(pool);
+    if let Some(mlp) = mlp {
+        mlp.give_back(pool);
+    }
     y
 }
 
@@ -152,7 +192,8 @@ fn keep(
     let projected = project(pass, layer, &x, pool);
     let mut attended = attended(pass, layer, x.rows(), pool);
     let rows = pass.queries(&projected.qkv, context);
-    let lse = attention::forward(pass.model.heads(), &projected.qkv, &rows, &mut attended);
+    let heads = pass.model.heads(layer);
+    let lse = attention::forward(heads, &projected.qkv, &rows, &mut attended);
     let finished = finish(pass, layer, &x, &mut attended, pool);
     Kept {
         x,
@@ -160,6 +201,7 @@ fn keep(
         attended,
         lse,
         finished,
+        mlp: None,
     }
 }
 
@@ -171,8 +213,9 @@ pub(crate) fn forward(
     context: Option<&Matrix>,
     pool: &mut Pool,
 ) -> (Kept, Matrix) {
-    let kept = keep(pass, layer, x, context, pool);
-    let y = close(pass, layer, &kept.finished, pool);
+    let mut kept = keep(pass, layer, x, context, pool);
+    let (y, mlp) = close(pass, layer, &kept.finished, pool);
+    kept.mlp = mlp;
     (kept, y)
 }
 
@@ -184,7 +227,13 @@ pub(crate) fn again(
     context: Option<&Matrix>,
     pool: &mut Pool,
 ) -> Kept {
-    keep(pass, layer, x, context, pool)
+    let mut kept = keep(pass, layer, x, context, pool);
+    if pass.model.config().post_norms {
+        let (y, mlp) = close(pass, layer, &kept.finished, pool);
+        kept.mlp = mlp;
+        pool.give(y);
+    }
+    kept
 }
 
 /// Gradients of keys and values on their way between a prefix and its rows.
@@ -215,12 +264,20 @@ pub(crate) fn backward(
         attended,
         lse,
         finished,
+        mlp,
     } = kept;
-    let finished = mlp_backward(pass, layer, finished, dy, grads, pool);
+    let finished = mlp_backward(pass, layer, finished, mlp, dy, grads, pool);
+    let norm = post_norm(pass, pass.model.layers[layer].post_attention_norm.as_ref());
+    let d_product = residual::part(norm, finished.attention.as_ref(), dy, pool);
     finished.give_back(pool);
-    let d_attended = pass
-        .site(layer, Site::Output)
-        .backward(&attended, dy, grads, true, pool);
+    let d_attended = pass.site(layer, Site::Output).backward(
+        &attended,
+        d_product.as_ref().unwrap_or(dy),
+        grads,
+        true,
+        pool,
+    );
+    give_all(pool, d_product);
     let mut dqkv = pool.take(projected.qkv.rows(), projected.qkv.cols());
     let rows = pass.queries(&projected.qkv, flow.context);
     let given = attention::Kept {
@@ -230,7 +287,7 @@ pub(crate) fn backward(
         out_grad: &d_attended,
     };
     attention::backward(
-        pass.model.heads(),
+        pass.model.heads(layer),
         &given,
         &rows,
         &mut dqkv,
@@ -256,16 +313,28 @@ fn mlp_backward(
     pass: &Pass<'_>,
     layer: usize,
     mut finished: Finished,
+    mlp: Option<Normed>,
     dy: &mut Matrix,
     grads: &mut [f32],
     pool: &mut Pool,
 ) -> Finished {
     let active = activation(pass, layer, &finished.gate_up, pool);
-    let d_active = pass
-        .site(layer, Site::Down)
-        .backward(&active, dy, grads, true, pool);
+    let norm = post_norm(pass, pass.model.layers[layer].post_mlp_norm.as_ref());
+    let d_product = residual::part(norm, mlp.as_ref(), dy, pool);
+    let d_active = pass.site(layer, Site::Down).backward(
+        &active,
+        d_product.as_ref().unwrap_or(dy),
+        grads,
+        true,
+        pool,
+    );
+    give_all(pool, d_product);
+    if let Some(mlp) = mlp {
+        mlp.give_back(pool);
+    }
     pool.give(active);
-    swiglu::backward(&d_active, &mut finished.gate_up);
+    let gate = pass.model.config().activation;
+    glu::backward(gate, &d_active, &mut finished.gate_up);
     pool.give(d_active);
     let d_normed = pass.site(layer, Site::GateUp).backward(
         &finished.normed,
@@ -302,8 +371,12 @@ pub(crate) fn project_backward(
         }
     }
     let turned = config.heads + config.kv_heads;
-    pass.rope
-        .rotate(&mut dqkv, turned, pass.rows.positions(), Turn::Back);
+    let (rope, positions) = (pass.rope.layer(layer), pass.rows.positions());
+    rope.rotate(&mut dqkv, turned, positions, Turn::Back);
+    let weight = pass.model.layers[layer].qk_norm.as_ref();
+    if let (Some(weight), Some((raw, inv))) = (weight, &projected.heads) {
+        head_norm::backward(&mut dqkv, config.head_dim, weight, raw, inv);
+    }
     let want_input = layer > 0;
     let d_normed =
         pass.site(layer, Site::Qkv)
@@ -321,6 +394,13 @@ impl Projected {
     pub(crate) fn give_back(self, pool: &mut Pool) {
         pool.give(self.normed);
         pool.give(self.qkv);
+        give_all(pool, self.heads.map(|(raw, _)| raw));
+    }
+}
+
+fn give_all(pool: &mut Pool, matrices: impl IntoIterator<Item = Matrix>) {
+    for matrix in matrices {
+        pool.give(matrix);
     }
 }
 
@@ -329,6 +409,9 @@ impl Finished {
         pool.give(self.middle);
         pool.give(self.normed);
         pool.give(self.gate_up);
+        if let Some(attention) = self.attention {
+            attention.give_back(pool);
+        }
     }
 }
 
@@ -337,6 +420,9 @@ impl Kept {
     pub(crate) fn into_input(self, pool: &mut Pool) -> Matrix {
         self.projected.give_back(pool);
         self.finished.give_back(pool);
+        if let Some(mlp) = self.mlp {
+            mlp.give_back(pool);
+        }
         pool.give(self.attended);
         self.x
     }

@@ -10,3 +10,5 @@ mod load;
 pub mod model;
 pub(crate) mod pass;
 pub(crate) mod pool;
+mod residual;
+pub(crate) mod ropes;

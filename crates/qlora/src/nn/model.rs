@@ -13,7 +13,13 @@ use crate::tensor::Matrix;
 /// One decoder layer.
 pub(crate) struct Layer {
     pub(crate) attention_norm: Vec<f32>,
+    /// Over the attention's product, where the family has one.
+    pub(crate) post_attention_norm: Option<Vec<f32>>,
     pub(crate) mlp_norm: Vec<f32>,
+    /// Over the MLP's product, where the family has one.
+    pub(crate) post_mlp_norm: Option<Vec<f32>>,
+    /// Over every head of q, then of k: one weight per column.
+    pub(crate) qk_norm: Option<Vec<f32>>,
     pub(crate) qkv_bias: Option<Vec<f32>>,
     pub(crate) qkv: Linear,
     pub(crate) output: Linear,
@@ -94,9 +100,36 @@ impl Model {
                 }
                 qkv_bias = Some(bias);
             }
+            let mut norm = |name: &str, len: usize| {
+                let weight = vector(&format!("{name}.weight"), len)?;
+                Ok(shifted(weight, config.norm_offset))
+            };
+            let qk_norm = if config.qk_norm {
+                let query = norm("self_attn.q_norm", config.head_dim)?;
+                let key = norm("self_attn.k_norm", config.head_dim)?;
+                let mut all = query.repeat(config.heads);
+                all.extend(key.repeat(config.kv_heads));
+                Some(all)
+            } else {
+                None
+            };
+            let attention_norm = norm("input_layernorm", config.hidden)?;
+            let after_attention = norm("post_attention_layernorm", config.hidden)?;
+            let (post_attention_norm, mlp_norm, post_mlp_norm) = if config.post_norms {
+                (
+                    Some(after_attention),
+                    norm("pre_feedforward_layernorm", config.hidden)?,
+                    Some(norm("post_feedforward_layernorm", config.hidden)?),
+                )
+            } else {
+                (None, after_attention, None)
+            };
             layers.push(Layer {
-                attention_norm: vector("input_layernorm.weight", config.hidden)?,
-                mlp_norm: vector("post_attention_layernorm.weight", config.hidden)?,
+                attention_norm,
+                post_attention_norm,
+                mlp_norm,
+                post_mlp_norm,
+                qk_norm,
                 qkv_bias,
                 qkv,
                 output,
@@ -116,6 +149,7 @@ impl Model {
             Some(shaped("lm_head.weight", tensor("lm_head.weight")?, table)?)
         };
         let final_norm = vector(&mut tensor, "model.norm.weight", config.hidden)?;
+        let final_norm = shifted(final_norm, config.norm_offset);
         Ok(Self {
             config: config.clone(),
             embedding,
@@ -135,12 +169,14 @@ impl Model {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    pub(crate) fn heads(&self) -> Heads {
+    pub(crate) fn heads(&self, layer: usize) -> Heads {
         Heads {
             heads: self.config.heads,
             kv_heads: self.config.kv_heads,
             dim: self.config.head_dim,
-            window: self.config.sliding_window,
+            window: self.config.attention[layer].window,
+            scale: self.config.attention_scale,
+            softcap: self.config.attention_softcap,
         }
     }
 
@@ -193,7 +229,8 @@ pub fn decoded_bytes(config: &ModelConfig) -> u64 {
         .map(|(o, i)| o * i)
         .sum();
     let tables = if config.tie_embeddings { 1 } else { 2 };
-    let values = config.layers * (linear + 2 * config.hidden)
+    let norms = if config.post_norms { 4 } else { 2 };
+    let values = config.layers * (linear + norms * config.hidden)
         + tables * config.vocab * config.hidden
         + config.hidden;
     4 * values as u64
@@ -209,6 +246,14 @@ fn shaped(name: &str, weight: Matrix, shape: (usize, usize)) -> Result<Matrix> {
         format!("{} x {}", shape.0, shape.1),
         found,
     ))
+}
+
+/// Gemma stores a norm's weight less one.
+fn shifted(mut weight: Vec<f32>, offset: f32) -> Vec<f32> {
+    for value in &mut weight {
+        *value += offset;
+    }
+    weight
 }
 
 fn vector(

@@ -1,7 +1,7 @@
 //! A tiny random decoder for tests: grouped heads, odd sizes, untied head.
 
 use super::*;
-use crate::config::Architecture;
+use crate::config::{Activation, Architecture, LayerAttention, Rope};
 use crate::dtype::Dtype;
 use crate::ops::simd::tests::noise;
 
@@ -16,11 +16,24 @@ pub(crate) fn tiny_config() -> ModelConfig {
         heads: 4,
         kv_heads: 2,
         head_dim: 8,
-        rope_theta: 1e4,
+        attention: vec![
+            LayerAttention {
+                window: None,
+                rope: Rope::plain(1e4),
+            };
+            2
+        ],
+        attention_scale: ModelConfig::plain_scale(8),
+        attention_softcap: None,
+        logit_softcap: None,
+        activation: Activation::Silu,
+        norm_offset: 0.0,
+        qk_norm: false,
+        post_norms: false,
+        embedding_scale: 1.0,
         rms_eps: 1e-5,
         tie_embeddings: false,
         qkv_bias: false,
-        sliding_window: None,
         max_position: 512,
         bos: Some(1),
         eos: vec![2],

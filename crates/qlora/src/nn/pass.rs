@@ -6,9 +6,9 @@ use std::ops::Range;
 use super::adapter::{Adapter, Site};
 use super::linear::SiteCall;
 use super::model::Model;
+use super::ropes::Ropes;
 use crate::ops::attention::{Context, Query};
 use crate::ops::dropout::Dropout;
-use crate::ops::rope::RopeTable;
 use crate::tensor::Matrix;
 
 /// Rows of tokens laid end to end, all behind one shared prefix.
@@ -52,7 +52,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     /// Must be attached to the model.
     pub(crate) adapter: Option<&'a Adapter>,
-    pub(crate) rope: &'a RopeTable,
+    pub(crate) rope: &'a Ropes,
     pub(crate) rows: &'a Rows,
     pub(crate) dropout: Option<&'a Dropout>,
 }

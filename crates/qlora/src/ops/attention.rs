@@ -1,4 +1,5 @@
-//! Causal attention with grouped heads, an optional sliding window and an optional shared prefix.
+//! Causal attention with grouped heads, an optional sliding window, optionally capped scores and an
+//! optional shared prefix.
 //!
 //! A row is a run of tokens with its own keys; before them stands a prefix whose keys and values are
 //! given, and shared by all rows. Positions are places in prefix + own keys. The backward recomputes the
@@ -22,6 +23,10 @@ pub(crate) struct Heads {
     pub(crate) dim: usize,
     /// A query sees itself and the `window - 1` positions before it.
     pub(crate) window: Option<usize>,
+    /// Scores are multiplied by it.
+    pub(crate) scale: f32,
+    /// Then a score `s` becomes `cap * tanh(s / cap)`.
+    pub(crate) softcap: Option<f32>,
 }
 
 impl Heads {
@@ -31,10 +36,6 @@ impl Heads {
 
     pub(super) fn of_group(&self, group: usize) -> std::ops::Range<usize> {
         group * self.per_group()..(group + 1) * self.per_group()
-    }
-
-    pub(super) fn scale(&self) -> f32 {
-        1.0 / (self.dim as f32).sqrt()
     }
 
     fn query_width(&self) -> usize {

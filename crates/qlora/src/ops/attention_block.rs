@@ -168,7 +168,7 @@ impl Block<'_> {
     /// The attention output (stacked, head width columns) and the log-sum-exp of every stacked row.
     pub(super) fn forward(&self, qkv: &Matrix, scratch: &mut Scratch) -> (Vec<f32>, Vec<f32>) {
         let (m, dim, width) = (self.stacked(), self.heads.dim, self.width());
-        self.stack(qkv, self.heads.scale(), &mut scratch.query);
+        self.stack(qkv, self.heads.scale, &mut scratch.query);
         self.against(&scratch.query, |c| c.key, &mut scratch.scores);
         let mut inverse = Vec::with_capacity(m);
         let mut lse = Vec::with_capacity(m);
@@ -176,6 +176,11 @@ impl Block<'_> {
             let (low, high) = self.visible(i);
             row[..low].fill(0.0);
             row[high..].fill(0.0);
+            if let Some(cap) = self.heads.softcap {
+                for score in &mut row[low..high] {
+                    *score = cap * (*score / cap).tanh();
+                }
+            }
             let most = max(&row[low..high]);
             let sum = exp_shifted_sum(&mut row[low..high], most);
             inverse.push(1.0 / sum);
@@ -192,7 +197,7 @@ impl Block<'_> {
     /// The gradient of the stacked queries; adds those of keys and values to `grads`.
     ///
     /// With `p = exp(s - lse)` and `D = sum(do * o)`: `dv = p^T do`, `ds = p * (do v^T - D)`,
-    /// `dq = scale * ds k`, `dk = ds^T (scale * q)`.
+    /// `dq = scale * ds k`, `dk = ds^T (scale * q)`. A cap multiplies `ds` by its slope.
     pub(super) fn backward(
         &self,
         given: &Given<'_>,
@@ -200,7 +205,7 @@ impl Block<'_> {
         scratch: &mut Scratch,
     ) -> Vec<f32> {
         let (dim, width) = (self.heads.dim, self.width());
-        let factor = self.heads.scale();
+        let factor = self.heads.scale;
         self.stack(given.qkv, factor, &mut scratch.query);
         self.stack(given.out, 1.0, &mut scratch.out);
         self.stack(given.out_grad, 1.0, &mut scratch.out_grad);
@@ -222,7 +227,11 @@ impl Block<'_> {
                 p[gap.clone()].fill(0.0);
                 ds[gap].fill(0.0);
             }
-            score_gradient(&mut p[low..high], &mut ds[low..high], lse, pull);
+            let (p, ds) = (&mut p[low..high], &mut ds[low..high]);
+            match self.heads.softcap {
+                Some(cap) => capped_score_gradient(p, ds, lse, pull, cap),
+                None => score_gradient(p, ds, lse, pull),
+            }
         }
         self.add_key_gradient(
             &scratch.scores,
@@ -279,5 +288,14 @@ vectorized! {
             *p = exp(*p - lse);
             *ds = *p * (*ds - pull);
         }
+    }
+}
+
+/// The same for scores that are capped before the softmax.
+fn capped_score_gradient(p: &mut [f32], ds: &mut [f32], lse: f32, pull: f32, cap: f32) {
+    for (p, ds) in p.iter_mut().zip(ds) {
+        let t = (*p / cap).tanh();
+        *p = (cap * t - lse).exp();
+        *ds = *p * (*ds - pull) * (1.0 - t * t);
     }
 }

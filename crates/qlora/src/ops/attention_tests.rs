@@ -55,6 +55,8 @@ impl Case {
             kv_heads,
             dim,
             window,
+            scale,
+            softcap,
         } = self.heads;
         let (q_width, kv, width) = (heads * dim, kv_heads * dim, self.width());
         let mut out = vec![0.0; self.tokens() * q_width];
@@ -79,12 +81,11 @@ impl Case {
                     };
                     let scores: Vec<f64> = (low..=position)
                         .map(|p| {
-                            query
-                                .iter()
-                                .zip(key_value(p).0)
-                                .map(|(a, b)| a * b)
-                                .sum::<f64>()
-                                / (dim as f64).sqrt()
+                            let products = query.iter().zip(key_value(p).0).map(|(a, b)| a * b);
+                            let score = products.sum::<f64>() * f64::from(scale);
+                            softcap.map_or(score, |cap| {
+                                f64::from(cap) * (score / f64::from(cap)).tanh()
+                            })
                         })
                         .collect();
                     let total: f64 = scores.iter().map(|s| s.exp()).sum();
@@ -175,6 +176,8 @@ fn grouped_heads_with_a_shared_prefix() {
         kv_heads: 2,
         dim: 8,
         window: None,
+        scale: 1.0 / (8.0f32).sqrt(),
+        softcap: None,
     };
     check(&Case {
         heads,
@@ -190,6 +193,8 @@ fn plain_causal_rows() {
         kv_heads: 2,
         dim: 16,
         window: None,
+        scale: 1.0 / (16.0f32).sqrt(),
+        softcap: None,
     };
     check(&Case {
         heads,
@@ -205,11 +210,30 @@ fn a_sliding_window_goes_by_position_across_the_prefix() {
         kv_heads: 1,
         dim: 8,
         window: Some(6),
+        scale: 1.0 / (8.0f32).sqrt(),
+        softcap: None,
     };
     check(&Case {
         heads,
         prefix: 9,
         rows: vec![4, 12],
+    });
+}
+
+#[test]
+fn capped_scores_with_a_scale_of_their_own() {
+    let heads = Heads {
+        heads: 4,
+        kv_heads: 2,
+        dim: 8,
+        window: Some(7),
+        scale: 0.7,
+        softcap: Some(1.5),
+    };
+    check(&Case {
+        heads,
+        prefix: 5,
+        rows: vec![3, 10],
     });
 }
 
@@ -220,6 +244,8 @@ fn rows_longer_than_a_block_and_than_a_part() {
         kv_heads: 1,
         dim: 8,
         window: None,
+        scale: 1.0 / (8.0f32).sqrt(),
+        softcap: None,
     };
     check(&Case {
         heads,
@@ -235,6 +261,8 @@ fn a_cached_row_gives_the_same_output_as_the_whole_row() {
         kv_heads: 2,
         dim: 8,
         window: None,
+        scale: 1.0 / (8.0f32).sqrt(),
+        softcap: None,
     };
     let case = Case {
         heads,

@@ -9,11 +9,13 @@ mod attention_block;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod gemm;
+pub(crate) mod glu;
+pub(crate) mod head_norm;
 pub(crate) mod rmsnorm;
 pub(crate) mod rope;
 pub(crate) mod simd;
 mod skinny;
-pub(crate) mod swiglu;
+pub(crate) mod softcap;
 
 /// Rows handed to one worker at a time by the elementwise operations.
 pub(crate) const ROWS_PER_TASK: usize = 16;

@@ -11,7 +11,7 @@ use crate::tensor::Matrix;
 use rayon::prelude::*;
 
 vectorized! {
-    fn forward_row(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
+    pub(super) fn forward_row(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
         let mean = dot_inline(x, x) / x.len() as f32;
         let inv = 1.0 / (mean + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
@@ -39,7 +39,7 @@ pub(crate) fn forward(x: &Matrix, weight: &[f32], eps: f32, y: &mut Matrix) -> V
 }
 
 vectorized! {
-    fn backward_row(dy: &[f32], x: &[f32], weight: &[f32], inv: f32, dx: &mut [f32]) {
+    pub(super) fn backward_row(dy: &[f32], x: &[f32], weight: &[f32], inv: f32, dx: &mut [f32]) {
         let mut scaled = [0.0; super::simd::LANES];
         let n = x.len();
         let whole = n - n % super::simd::LANES;

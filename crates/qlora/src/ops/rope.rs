@@ -1,10 +1,12 @@
 //! Rotary position embedding (Su et al. 2021) in the half-rotated form of Hugging Face Llama: dimension
-//! `i` is paired with `i + d/2`, both turned by `position * theta^(-2i/d)`.
+//! `i` is paired with `i + d/2`, both turned by the position times the pair's inverse frequency, and
+//! multiplied by the table's amplitude (1 but for YaRN).
 //!
-//! The backward is the rotation by the opposite angle. Angles are computed as transformers does: in f32.
+//! The backward is the same with the opposite angle. Angles are computed as transformers does: in f32.
 
 use super::ROWS_PER_TASK;
 use super::simd::vectorized;
+use crate::config::Rope;
 use crate::tensor::Matrix;
 use rayon::prelude::*;
 
@@ -17,18 +19,22 @@ pub(crate) struct RopeTable {
 
 impl RopeTable {
     /// A table for `positions` positions of heads `head_dim` wide.
-    pub(crate) fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
+    pub(crate) fn new(head_dim: usize, rope: Rope, positions: usize) -> Self {
         let half = head_dim / 2;
+        let (inverse, amplitude) = (rope.inverse_frequencies(head_dim), rope.amplitude());
         let mut values = Vec::with_capacity(positions * head_dim);
         for position in 0..positions {
-            let angle = |i: usize| {
-                let exponent = (2 * i) as f64 / head_dim as f64;
-                position as f32 * (1.0 / theta.powf(exponent)) as f32
-            };
-            values.extend((0..half).map(|i| angle(i).cos()));
-            values.extend((0..half).map(|i| angle(i).sin()));
+            let angles = inverse.iter().map(|inv| position as f32 * inv);
+            values.extend(angles.clone().map(|angle| angle.cos() * amplitude));
+            values.extend(angles.map(|angle| angle.sin() * amplitude));
         }
         Self { half, values }
+    }
+
+    /// Per position: half a head's cosines, then its sines.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// Turns the first `heads` heads of every row in place; row `t` stands at `positions[t]`.
@@ -80,7 +86,7 @@ mod tests {
     #[test]
     fn rotation_matches_the_complex_form_and_turns_back() {
         let (dim, heads, theta) = (16, 3, 1e4);
-        let table = RopeTable::new(dim, theta, 600);
+        let table = RopeTable::new(dim, Rope::plain(theta), 600);
         let positions = [0, 1, 17, 599];
         let before = Matrix::new(4, heads * dim + 8, noise(4 * (heads * dim + 8), 1));
         let mut rows = before.clone();

@@ -129,8 +129,8 @@ mod avx512 {
         #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
         fn rows<const N: usize>(&mut self, output: usize) {
             let mut w: [&[f32]; N] = [&[]; N];
-            for j in 0..N {
-                w[j] = self.w.row(output + j);
+            for (j, w) in w.iter_mut().enumerate() {
+                *w = self.w.row(output + j);
             }
             let rows = self.x.rows();
             let mut row = 0;
@@ -156,8 +156,8 @@ mod avx512 {
             w: &[&[f32]; N],
         ) {
             let mut x: [&[f32]; M] = [&[]; M];
-            for i in 0..M {
-                x[i] = self.x.row(row + i);
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = self.x.row(row + i);
             }
             let sums = dots::<M, N>(&x, w);
             for (i, sums) in sums.iter().enumerate() {

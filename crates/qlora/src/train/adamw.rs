@@ -12,9 +12,9 @@ const CHUNK: usize = 1 << 14;
 
 /// Moments of every trained value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct AdamW {
-    pub(super) first: Vec<f32>,
-    pub(super) second: Vec<f32>,
+pub(crate) struct AdamW {
+    pub(crate) first: Vec<f32>,
+    pub(crate) second: Vec<f32>,
     /// Steps taken.
     pub(super) steps: u64,
 }
@@ -37,10 +37,21 @@ impl AdamW {
         lr: f64,
         config: &TrainConfig,
     ) {
+        let update = self.next(factor, lr, config);
+        values
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(self.first.par_chunks_mut(CHUNK))
+            .zip(self.second.par_chunks_mut(CHUNK))
+            .for_each(|(((p, g), m), v)| update.apply(p, g, m, v));
+    }
+
+    /// Counts a step and gives its numbers; whoever holds the moments applies them.
+    pub(crate) fn next(&mut self, factor: f32, lr: f64, config: &TrainConfig) -> Update {
         self.steps += 1;
         let (b1, b2) = config.betas;
         let t = self.steps as f64;
-        let update = Update {
+        Update {
             factor,
             shrink: (1.0 - lr * config.weight_decay) as f32,
             b1: b1 as f32,
@@ -50,26 +61,21 @@ impl AdamW {
             rate: (lr / (1.0 - b1.powf(t))) as f32,
             root: (1.0 - b2.powf(t)).sqrt() as f32,
             eps: config.eps as f32,
-        };
-        values
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .zip(self.first.par_chunks_mut(CHUNK))
-            .zip(self.second.par_chunks_mut(CHUNK))
-            .for_each(|(((p, g), m), v)| update.apply(p, g, m, v));
+        }
     }
 }
 
-struct Update {
-    factor: f32,
-    shrink: f32,
-    b1: f32,
-    one_minus_b1: f32,
-    b2: f32,
-    one_minus_b2: f32,
-    rate: f32,
-    root: f32,
-    eps: f32,
+/// The numbers of one step.
+pub(crate) struct Update {
+    pub(crate) factor: f32,
+    pub(crate) shrink: f32,
+    pub(crate) b1: f32,
+    pub(crate) one_minus_b1: f32,
+    pub(crate) b2: f32,
+    pub(crate) one_minus_b2: f32,
+    pub(crate) rate: f32,
+    pub(crate) root: f32,
+    pub(crate) eps: f32,
 }
 
 impl Update {

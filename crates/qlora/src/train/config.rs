@@ -28,7 +28,7 @@ pub enum LossMean {
 
 impl LossMean {
     /// The share of each label of a row with `labels` of them, before all shares are divided by their sum.
-    pub(super) fn share(self, labels: usize) -> f64 {
+    pub(crate) fn share(self, labels: usize) -> f64 {
         match self {
             Self::Token => 1.0,
             Self::Row => 1.0 / labels as f64,

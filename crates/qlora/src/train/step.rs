@@ -16,8 +16,8 @@ use crate::nn::head::{self, Predicts};
 use crate::nn::model::Model;
 use crate::nn::pass::{Pass, Rows};
 use crate::nn::pool::Pool;
+use crate::nn::ropes::Ropes;
 use crate::ops::dropout::{self, Dropout};
-use crate::ops::rope::RopeTable;
 use crate::tensor::Matrix;
 
 /// What is needed to run examples through the model.
@@ -25,7 +25,7 @@ pub(super) struct Runner<'a> {
     pub(super) model: &'a Model,
     /// Attached to the model.
     pub(super) adapter: &'a Adapter,
-    pub(super) rope: &'a RopeTable,
+    pub(super) rope: &'a Ropes,
     pub(super) examples: &'a [Example],
     pub(super) budget: Budget,
     pub(super) mean: LossMean,
@@ -34,24 +34,24 @@ pub(super) struct Runner<'a> {
 
 /// The masks of one step; none at rate zero and in validation.
 #[derive(Clone, Copy)]
-pub(super) struct Masks {
-    pub(super) rate: f32,
-    pub(super) seed: u64,
-    pub(super) step: u64,
+pub(crate) struct Masks {
+    pub(crate) rate: f32,
+    pub(crate) seed: u64,
+    pub(crate) step: u64,
 }
 
 /// What a batch cost and taught.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct BatchLoss {
+pub(crate) struct BatchLoss {
     /// Weighted sum over all labels; see [`LossMean::share`].
-    pub(super) sum: f64,
+    pub(crate) sum: f64,
     /// Sum of the weights.
-    pub(super) over: f64,
-    pub(super) labels: u64,
-    pub(super) tokens: u64,
-    pub(super) separate_tokens: u64,
+    pub(crate) over: f64,
+    pub(crate) labels: u64,
+    pub(crate) tokens: u64,
+    pub(crate) separate_tokens: u64,
     /// Examples whose loss is not finite.
-    pub(super) broken: Vec<usize>,
+    pub(crate) broken: Vec<usize>,
 }
 
 /// Tokens of one micro-batch, ready to run.
@@ -77,12 +77,11 @@ impl Runner<'_> {
     pub(super) fn learn(
         &self,
         groups: &[Group],
-        masks: Masks,
+        masks: Option<Masks>,
         grads: &mut [f32],
         pool: &mut Pool,
     ) -> Result<BatchLoss> {
-        let mut loss = self.count(groups);
-        let masks = (masks.rate > 0.0).then_some(masks);
+        let mut loss = BatchLoss::count(self.mean, self.examples, groups);
         for group in groups {
             let plan = self.budget.plan(self.examples, group);
             self.learn_group(group, &plan, masks, grads, &mut loss, pool)?;
@@ -117,7 +116,7 @@ impl Runner<'_> {
             let (losses, dx) =
                 head::losses_and_gradient(self.model, &hidden, &micro.predicts, pool);
             pool.give(hidden);
-            loss.take(&micro, &losses);
+            loss.take(&micro.counts, &losses);
             decoder::backward(
                 &pass,
                 tape,
@@ -137,7 +136,7 @@ impl Runner<'_> {
 
     /// The loss alone: no masks, nothing kept.
     pub(super) fn judge(&self, groups: &[Group], pool: &mut Pool) -> Result<BatchLoss> {
-        let mut loss = self.count(groups);
+        let mut loss = BatchLoss::count(self.mean, self.examples, groups);
         for group in groups {
             let plan = self.budget.plan(self.examples, group);
             let prefix = self.run_prefix(group, Keep::Nothing, None, pool);
@@ -150,7 +149,7 @@ impl Runner<'_> {
                 let (_, hidden) = decoder::forward(&pass, x, contexts, Keep::Nothing, pool);
                 let losses = head::losses(self.model, &hidden, &micro.predicts, pool);
                 pool.give(hidden);
-                loss.take(&micro, &losses);
+                loss.take(&micro.counts, &losses);
             }
         }
         Ok(loss)
@@ -168,10 +167,7 @@ impl Runner<'_> {
         }
         let ids = &self.examples[group.members[0]].ids[..group.prefix];
         let rows = Rows::new([ids.len()], 0);
-        let dropout = masks.map(|m| {
-            let stream = prefix_stream(ids);
-            Dropout::new(m.rate, (0..ids.len()).map(|p| m.key(stream, p)).collect())
-        });
+        let dropout = masks.map(|m| Dropout::new(m.rate, m.prefix_keys(ids)));
         let pass = self.pass(&rows, dropout.as_ref());
         let x = decoder::embed(self.model, ids.iter().copied(), pool);
         let (tape, contexts) = decoder::forward_prefix(&pass, x, keep, pool);
@@ -199,10 +195,7 @@ impl Runner<'_> {
             counts.push((*member, predicts.len() - before, share));
             ids.extend_from_slice(&example.ids[group.prefix..example.read()]);
             if let Some(masks) = masks {
-                let own = row_stream(&example.id);
-                let shared = prefix_stream(&example.ids[..group.prefix_mask]);
-                let stream = |p: usize| if p < group.prefix_mask { shared } else { own };
-                keys.extend((group.prefix..example.read()).map(|p| masks.key(stream(p), p)));
+                keys.extend(masks.row_keys(example, group));
             }
         }
         let dropout = masks.map(|m| Dropout::new(m.rate, keys));
@@ -225,22 +218,6 @@ impl Runner<'_> {
         }
     }
 
-    fn count(&self, groups: &[Group]) -> BatchLoss {
-        let mut loss = BatchLoss::default();
-        for group in groups {
-            loss.tokens += group.prefix as u64;
-            for member in &group.members {
-                let example = &self.examples[*member];
-                let labels = example.labelled();
-                loss.labels += labels as u64;
-                loss.over += self.mean.share(labels) * labels as f64;
-                loss.tokens += (example.read() - group.prefix) as u64;
-                loss.separate_tokens += example.read() as u64;
-            }
-        }
-        loss
-    }
-
     fn check_cancel(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) {
             Err(Error::Cancelled)
@@ -251,9 +228,27 @@ impl Runner<'_> {
 }
 
 impl BatchLoss {
-    fn take(&mut self, micro: &Micro, losses: &[f64]) {
+    /// Labels and tokens of a batch, no loss yet.
+    pub(crate) fn count(mean: LossMean, examples: &[Example], groups: &[Group]) -> Self {
+        let mut loss = Self::default();
+        for group in groups {
+            loss.tokens += group.prefix as u64;
+            for member in &group.members {
+                let example = &examples[*member];
+                let labels = example.labelled();
+                loss.labels += labels as u64;
+                loss.over += mean.share(labels) * labels as f64;
+                loss.tokens += (example.read() - group.prefix) as u64;
+                loss.separate_tokens += example.read() as u64;
+            }
+        }
+        loss
+    }
+
+    /// Losses of some rows, one after the other: for each its place and how many are its own, and each one's share.
+    pub(crate) fn take(&mut self, counts: &[(usize, usize, f64)], losses: &[f64]) {
         let mut rest = losses;
-        for (member, count, share) in &micro.counts {
+        for (member, count, share) in counts {
             let (own, others) = rest.split_at(*count);
             rest = others;
             let sum: f64 = own.iter().sum();
@@ -264,13 +259,40 @@ impl BatchLoss {
         }
     }
 
+    /// Takes in another part of the same batch.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn add(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.over += other.over;
+        self.labels += other.labels;
+        self.tokens += other.tokens;
+        self.separate_tokens += other.separate_tokens;
+        self.broken.extend(other.broken);
+    }
+
     /// The weighted mean.
-    pub(super) fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.sum / self.over
     }
 }
 
 impl Masks {
+    /// Keys of a prefix's tokens.
+    pub(crate) fn prefix_keys(&self, ids: &[u32]) -> Vec<u64> {
+        let stream = prefix_stream(ids);
+        (0..ids.len()).map(|p| self.key(stream, p)).collect()
+    }
+
+    /// Keys of a row's own tokens, those behind its group's prefix.
+    pub(crate) fn row_keys(&self, example: &Example, group: &Group) -> Vec<u64> {
+        let own = row_stream(&example.id);
+        let shared = prefix_stream(&example.ids[..group.prefix_mask]);
+        let stream = |p: usize| if p < group.prefix_mask { shared } else { own };
+        (group.prefix..example.read())
+            .map(|p| self.key(stream(p), p))
+            .collect()
+    }
+
     fn key(&self, stream: u64, position: usize) -> u64 {
         dropout::token_key(self.seed, self.step, stream, position as u32)
     }

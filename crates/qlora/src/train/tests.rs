@@ -13,7 +13,7 @@ use crate::nn::adapter::{Adapter, LoraConfig, Target};
 use crate::nn::model::Model;
 use crate::nn::model::tests::{tiny_config, tiny_model};
 use crate::nn::pool::Pool;
-use crate::ops::rope::RopeTable;
+use crate::nn::ropes::Ropes;
 use crate::ops::simd::tests::noise;
 
 static OFF: AtomicBool = AtomicBool::new(false);
@@ -65,7 +65,7 @@ fn learn(
 ) -> (BatchLoss, Vec<f32>) {
     model.attach(adapter).unwrap();
     let shape = model.config().clone();
-    let rope = RopeTable::new(shape.head_dim, shape.rope_theta, 100);
+    let rope = Ropes::new(&shape, 100);
     let budget = Budget::new(&shape, adapter.config().r, config);
     let runner = Runner {
         model,
@@ -83,7 +83,12 @@ fn learn(
         step: 7,
     };
     let loss = runner
-        .learn(groups, masks, &mut grads, &mut Pool::default())
+        .learn(
+            groups,
+            (masks.rate > 0.0).then_some(masks),
+            &mut grads,
+            &mut Pool::default(),
+        )
         .unwrap();
     (loss, grads)
 }
@@ -109,10 +114,10 @@ fn distance(adapter: &Adapter, a: &[f32], b: &[f32]) -> f64 {
 #[test]
 fn a_shared_prefix_changes_neither_loss_nor_gradient() {
     for window in [None, Some(20)] {
-        let config = ModelConfig {
-            sliding_window: window,
-            ..tiny_config()
-        };
+        let mut config = tiny_config();
+        for layer in &mut config.attention {
+            layer.window = window;
+        }
         let mut model = tiny_model(&config);
         let adapter = adapter(&config, &Target::ALL, 0.0);
         let examples = examples(9);

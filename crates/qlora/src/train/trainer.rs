@@ -9,16 +9,13 @@ use super::adamw::{self, AdamW};
 use super::batch::{self, Example, Group};
 use super::checkpoint::{self, Fingerprint, LoopState, Progress};
 use super::config::TrainConfig;
+use super::engine::{Cpu, Engine, Work};
 use super::event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
-use super::memory::Budget;
 use super::schedule;
-use super::step::{BatchLoss, Masks, Runner};
+use super::step::{BatchLoss, Masks};
 use crate::error::{Error, Result};
-use crate::generate::Generator;
 use crate::nn::adapter::Adapter;
-use crate::nn::model::{Model, decoded_bytes};
-use crate::nn::pool::Pool;
-use crate::ops::rope::RopeTable;
+use crate::nn::model::Model;
 
 /// Trains `adapter` on `train`, judging it on `val`.
 ///
@@ -39,8 +36,58 @@ pub fn train(
     sink: &mut dyn FnMut(TrainEvent),
     cancel: &AtomicBool,
 ) -> Result<TrainReport> {
+    let mut cpu = Cpu::new(model);
+    train_with(
+        &mut cpu,
+        adapter,
+        train,
+        val,
+        config,
+        checkpoints,
+        sink,
+        cancel,
+    )
+}
+
+/// The same on a GPU; a run can only go on where it was on the same kind of card with the same driver.
+///
+/// # Errors
+/// As [`train`], and [`Error::Device`].
+#[cfg(feature = "cuda")]
+pub fn train_on_gpu(
+    engine: &mut crate::cuda::CudaEngine,
+    adapter: &mut Adapter,
+    train: &[Example],
+    val: &[Example],
+    config: &TrainConfig,
+    checkpoints: Option<&Path>,
+    sink: &mut dyn FnMut(TrainEvent),
+    cancel: &AtomicBool,
+) -> Result<TrainReport> {
+    train_with(
+        engine,
+        adapter,
+        train,
+        val,
+        config,
+        checkpoints,
+        sink,
+        cancel,
+    )
+}
+
+fn train_with(
+    engine: &mut dyn Engine,
+    adapter: &mut Adapter,
+    train: &[Example],
+    val: &[Example],
+    config: &TrainConfig,
+    checkpoints: Option<&Path>,
+    sink: &mut dyn FnMut(TrainEvent),
+    cancel: &AtomicBool,
+) -> Result<TrainReport> {
     config.check()?;
-    let vocab = model.config().vocab;
+    let vocab = engine.config().vocab;
     train.iter().chain(val).try_for_each(|e| e.check(vocab))?;
     if train.is_empty() {
         return Err(Error::Config {
@@ -48,8 +95,8 @@ pub fn train(
             mend: "give at least one".to_owned(),
         });
     }
-    let mut run = Run::start(model, adapter, train, val, config, checkpoints, cancel)?;
-    run.announce(sink);
+    let mut run = Run::start(engine, adapter, train, val, config, checkpoints, cancel)?;
+    run.announce(sink)?;
     let outcome = run.all_steps(sink);
     if outcome.is_err() && run.unsaved {
         run.save(sink)?;
@@ -60,7 +107,7 @@ pub fn train(
 
 /// A run in progress.
 struct Run<'a> {
-    model: &'a mut Model,
+    engine: &'a mut dyn Engine,
     adapter: &'a mut Adapter,
     train: &'a [Example],
     val: &'a [Example],
@@ -68,9 +115,7 @@ struct Run<'a> {
     config: &'a TrainConfig,
     checkpoints: Option<&'a Path>,
     cancel: &'a AtomicBool,
-    rope: RopeTable,
-    budget: Budget,
-    pool: Pool,
+    longest: usize,
     total: u64,
     progress: Progress,
     /// Something has happened since the newest checkpoint.
@@ -79,7 +124,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn start(
-        model: &'a mut Model,
+        engine: &'a mut dyn Engine,
         adapter: &'a mut Adapter,
         train: &'a [Example],
         val: &'a [Example],
@@ -92,7 +137,7 @@ impl<'a> Run<'a> {
             .max_steps
             .unwrap_or(u64::MAX)
             .min(per_epoch * config.epochs as u64);
-        let fingerprint = fingerprint(model, adapter, train, val, config);
+        let fingerprint = fingerprint(engine, adapter, train, val, config);
         let len = adapter.values().len();
         let stored = checkpoints
             .map(|dir| checkpoint::load(dir, fingerprint, len))
@@ -105,22 +150,19 @@ impl<'a> Run<'a> {
             best: None,
         });
         adapter.values_mut().copy_from_slice(&progress.values);
-        model.attach(adapter)?;
-        let shape = model.config();
         let longest = train
             .iter()
             .chain(val)
             .map(|e| e.ids.len())
             .max()
             .unwrap_or(0);
+        engine.begin(adapter, &progress.adam, longest, config)?;
         let everything: Vec<usize> = (0..val.len()).collect();
         Ok(Self {
-            rope: RopeTable::new(shape.head_dim, shape.rope_theta, longest),
-            budget: Budget::new(shape, adapter.config().r, config),
             val_groups: batch::group(val, &everything, config.shared_prefix),
-            pool: Pool::default(),
             unsaved: false,
-            model,
+            longest,
+            engine,
             adapter,
             train,
             val,
@@ -132,16 +174,22 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn announce(&self, sink: &mut dyn FnMut(TrainEvent)) {
+    fn announce(&self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let done = self.progress.state.done();
-        let peaks = (done..self.total).map(|step| {
+        let mut activation_bytes = 0;
+        for step in done..self.total {
             let groups = self.groups(step);
-            groups
-                .iter()
-                .map(|g| self.budget.peak(self.train, g))
-                .max()
-                .unwrap_or(0)
-        });
+            let work = Work {
+                examples: self.train,
+                groups: &groups,
+                masks: self.masks(step),
+                mean: self.config.loss,
+                micro_batch: self.config.micro_batch,
+                cancel: self.cancel,
+            };
+            let peak = self.engine.activation_bytes(work)?;
+            activation_bytes = peak.max(activation_bytes);
+        }
         let values = self.adapter.values().len() as u64;
         sink(TrainEvent::Started {
             steps: self.total,
@@ -149,11 +197,12 @@ impl<'a> Run<'a> {
             examples: self.train.len(),
             validation: self.val.len(),
             resumed: done,
-            weight_bytes: decoded_bytes(self.model.config()),
+            weight_bytes: self.engine.weight_bytes(),
             // Values, their copy beside the weights, gradient and two moments.
             adapter_bytes: 5 * 4 * values,
-            activation_bytes: peaks.max().unwrap_or(0),
+            activation_bytes,
         });
+        Ok(())
     }
 
     /// Every step ends with what is due after it. A run that was stopped in between (its checkpoint then
@@ -200,46 +249,38 @@ impl<'a> Run<'a> {
         batch::group(self.train, &order[from..to], self.config.shared_prefix)
     }
 
-    fn runner<'r>(&'r self, examples: &'r [Example]) -> Runner<'r> {
-        Runner {
-            model: self.model,
-            adapter: self.adapter,
-            rope: &self.rope,
-            examples,
-            budget: self.budget,
-            mean: self.config.loss,
-            cancel: self.cancel,
-        }
+    fn masks(&self, step: u64) -> Option<Masks> {
+        let rate = self.adapter.config().dropout;
+        (rate > 0.0).then_some(Masks {
+            rate,
+            seed: self.config.seed,
+            step,
+        })
     }
 
     fn one_step(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let begun = Instant::now();
         let step = self.progress.state.done();
         let groups = self.groups(step);
-        let mut pool = std::mem::take(&mut self.pool);
-        let mut grads = pool.zeros(1, self.adapter.values().len());
-        let masks = Masks {
-            rate: self.adapter.config().dropout,
-            seed: self.config.seed,
-            step,
+        let work = Work {
+            examples: self.train,
+            groups: &groups,
+            masks: self.masks(step),
+            mean: self.config.loss,
+            micro_batch: self.config.micro_batch,
+            cancel: self.cancel,
         };
-        let loss = self
-            .runner(self.train)
-            .learn(&groups, masks, grads.data_mut(), &mut pool)?;
-        let norm = adamw::norm(grads.data());
+        let (loss, norm) = self.engine.learn(self.adapter, work)?;
         self.check_finite(step, &loss, norm, &groups)?;
         let lr = schedule::rate(self.config, step, self.total);
         let factor = adamw::clip_factor(norm, self.config.clip);
-        self.progress.adam.step(
-            self.adapter.values_mut(),
-            grads.data(),
+        self.engine.step(
+            self.adapter,
+            &mut self.progress.adam,
             factor,
             lr,
             self.config,
-        );
-        self.model.attach(self.adapter)?;
-        pool.give(grads);
-        self.pool = pool;
+        )?;
         let record = StepRecord {
             step: step + 1,
             loss: loss.mean(),
@@ -284,9 +325,15 @@ impl<'a> Run<'a> {
 
     fn validate(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let begun = Instant::now();
-        let mut pool = std::mem::take(&mut self.pool);
-        let loss = self.runner(self.val).judge(&self.val_groups, &mut pool)?;
-        self.pool = pool;
+        let work = Work {
+            examples: self.val,
+            groups: &self.val_groups,
+            masks: None,
+            mean: self.config.loss,
+            micro_batch: self.config.micro_batch,
+            cancel: self.cancel,
+        };
+        let loss = self.engine.judge(self.adapter, work)?;
         let state = &mut self.progress.state;
         let record = Validation {
             step: state.done(),
@@ -299,13 +346,15 @@ impl<'a> Run<'a> {
             .early_stop
             .is_some_and(|patience| state.stale >= patience);
         if best {
+            self.engine.fetch(self.adapter, &mut self.progress.adam)?;
+            let state = &mut self.progress.state;
             state.best = Some(record.clone());
             self.progress.best = self
                 .config
                 .keep_best
                 .then(|| self.adapter.values().to_vec());
         }
-        state.validations.push(record.clone());
+        self.progress.state.validations.push(record.clone());
         sink(TrainEvent::Validated {
             record,
             best,
@@ -319,8 +368,9 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         let prompts: Vec<Vec<u32>> = samples.prompts.iter().map(|(_, ids)| ids.clone()).collect();
-        let generator = Generator::attached(self.model, Some(self.adapter));
-        let answers = generator.generate(&prompts, samples.max_new, &samples.stop)?;
+        let answers = self
+            .engine
+            .answer(self.adapter, &prompts, samples.max_new, &samples.stop)?;
         for ((name, _), ids) in samples.prompts.iter().zip(answers) {
             sink(TrainEvent::Sample {
                 step: self.progress.state.done(),
@@ -335,6 +385,7 @@ impl<'a> Run<'a> {
         let Some(dir) = self.checkpoints else {
             return Ok(());
         };
+        self.engine.fetch(self.adapter, &mut self.progress.adam)?;
         self.progress.values.copy_from_slice(self.adapter.values());
         checkpoint::save(dir, &self.progress)?;
         self.unsaved = false;
@@ -344,12 +395,16 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<TrainReport> {
-        let Progress { state, best, .. } = self.progress;
+    fn finish(mut self) -> Result<TrainReport> {
+        self.engine.fetch(self.adapter, &mut self.progress.adam)?;
+        let Progress {
+            state, best, adam, ..
+        } = self.progress;
         let mut returned_step = state.done();
         if let (Some(values), Some(validation)) = (best, &state.best) {
             self.adapter.values_mut().copy_from_slice(&values);
-            self.model.attach(self.adapter)?;
+            self.engine
+                .begin(self.adapter, &adam, self.longest, self.config)?;
             returned_step = validation.step;
         }
         let stop = if state.stopped && state.done() < self.total {
@@ -370,7 +425,7 @@ impl<'a> Run<'a> {
 /// All that changes the bits of a run. How often it saves, validates for show, or holds rows is not in it
 /// unless it changes the result.
 fn fingerprint(
-    model: &Model,
+    engine: &dyn Engine,
     adapter: &Adapter,
     train: &[Example],
     val: &[Example],
@@ -382,8 +437,9 @@ fn fingerprint(
         samples: None,
         ..config.clone()
     };
-    print.add(format!("{settings:?} {:?} {:?}", adapter.config(), model.config()).as_bytes());
-    for value in model.final_norm.iter().chain(adapter.values()) {
+    print.add(format!("{settings:?} {:?} {:?}", adapter.config(), engine.config()).as_bytes());
+    print.add(engine.numerics().as_bytes());
+    for value in engine.print().iter().chain(adapter.values()) {
         print.add(&value.to_le_bytes());
     }
     for (part, examples) in [("train", train), ("val", val)] {

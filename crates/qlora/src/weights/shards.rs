@@ -186,18 +186,28 @@ impl Shards {
         self.index.keys().map(String::as_str)
     }
 
-    /// The file that has the tensor.
-    fn shard(&self, name: &str) -> Option<&Shard> {
-        self.index.get(name).map(|at| &self.shards[*at])
+    /// The file that has the tensor, and the tensor's name there. The text part of a model that also
+    /// sees (Gemma 3) stands under a name of its own, which transformers 4 and 5 spell differently.
+    fn find(&self, name: &str) -> Option<(&Shard, String)> {
+        let inner = name.strip_prefix("model.").unwrap_or(name);
+        let names = [
+            name.to_owned(),
+            format!("language_model.{name}"),
+            format!("model.language_model.{inner}"),
+        ];
+        names
+            .into_iter()
+            .find_map(|name| Some((&self.shards[*self.index.get(&name)?], name)))
     }
 
     pub(crate) fn matrix(&self, name: &str) -> Result<Option<Matrix>> {
-        self.shard(name)
-            .map_or(Ok(None), |shard| shard.matrix(name))
+        self.find(name)
+            .map_or(Ok(None), |(shard, name)| shard.matrix(&name))
     }
 
     pub(crate) fn nf4(&self, name: &str) -> Result<Option<Nf4Tensor>> {
-        self.shard(name).map_or(Ok(None), |shard| shard.nf4(name))
+        self.find(name)
+            .map_or(Ok(None), |(shard, name)| shard.nf4(&name))
     }
 }
 

@@ -61,7 +61,11 @@ fn real_configs_are_read() {
         (49152, 576, 1536)
     );
     assert_eq!(
-        (config.rope_theta, config.rms_eps, config.tie_embeddings),
+        (
+            config.attention[0].rope.theta,
+            config.rms_eps,
+            config.tie_embeddings
+        ),
         (100_000.0, 1e-5, true)
     );
     assert_eq!(
@@ -73,8 +77,8 @@ fn real_configs_are_read() {
     assert_eq!(config.architecture, Architecture::Mistral);
     assert_eq!(
         (
-            config.rope_theta,
-            config.sliding_window,
+            config.attention[0].rope.theta,
+            config.attention[0].window,
             config.max_position
         ),
         (1e6, None, 32768)
@@ -95,7 +99,7 @@ fn real_configs_are_read() {
     let config = open(&qwen).unwrap();
     assert!(config.qkv_bias);
     assert_eq!(
-        (config.sliding_window, config.eos),
+        (config.attention[0].window, config.eos),
         (None, vec![151645, 151643])
     );
 }
@@ -108,7 +112,7 @@ fn the_spelling_of_transformers_5_is_read() {
         .unwrap();
     assert_eq!(
         (
-            config.rope_theta,
+            config.attention[0].rope.theta,
             config.head_dim,
             config.hidden,
             config.dtype
@@ -122,9 +126,9 @@ fn the_spelling_of_transformers_5_is_read() {
 fn a_window_is_taken_from_the_file_and_by_default_as_transformers_does() {
     let mut config = mistral();
     config["sliding_window"] = json!(4096);
-    assert_eq!(open(&config).unwrap().sliding_window, Some(4096));
+    assert_eq!(open(&config).unwrap().attention[0].window, Some(4096));
     config.as_object_mut().unwrap().remove("sliding_window");
-    assert_eq!(open(&config).unwrap().sliding_window, Some(4096));
+    assert_eq!(open(&config).unwrap().attention[0].window, Some(4096));
 }
 
 #[test]
@@ -142,16 +146,26 @@ fn what_changes_the_maths_is_refused_by_name() {
         ),
         (
             "rope_scaling",
-            json!({"rope_type": "llama3", "factor": 8.0}),
-            "`rope_scaling.rope_type: \"llama3\"`",
+            json!({"rope_type": "dynamic", "factor": 8.0}),
+            "`rope_scaling.rope_type: \"dynamic\"`",
         ),
         (
             "rope_scaling",
             json!({"type": "linear"}),
-            "`rope_scaling.type: \"linear\"`",
+            "`rope_scaling.factor: null`",
+        ),
+        (
+            "rope_scaling",
+            json!({"rope_type": "yarn", "factor": 4.0, "mscale": 1.0}),
+            "`rope_scaling.mscale: 1.0`",
+        ),
+        (
+            "query_pre_attn_scalar",
+            json!(256),
+            "`query_pre_attn_scalar: 256`",
         ),
         ("rope_theta", json!(0), "`rope_theta: 0`"),
-        ("model_type", json!("gemma2"), "`model_type: gemma2`"),
+        ("model_type", json!("phi3"), "`model_type: phi3`"),
         (
             "quantization_config",
             json!({"quant_method": "gptq"}),
@@ -188,4 +202,52 @@ fn what_changes_the_maths_is_refused_by_name() {
         open(&config).unwrap_err().to_string(),
         "`num_attention_heads`: expected a multiple of 2, found 9"
     );
+}
+
+/// The config of Gemma 3 4B as the hub has it: sizes that the class assumes are left out.
+#[test]
+fn the_text_part_of_a_gemma_3_that_also_sees_is_read() {
+    let config = open(&json!({
+        "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255_999, "eos_token_id": [1, 106],
+        "image_token_index": 262_144, "mm_tokens_per_image": 256, "model_type": "gemma3", "torch_dtype": "bfloat16",
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+            "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024
+        },
+        "vision_config": {"hidden_size": 1152}
+    }))
+    .unwrap();
+    assert_eq!(
+        (config.heads, config.kv_heads, config.head_dim, config.vocab),
+        (8, 4, 256, 262_208)
+    );
+    let local: Vec<bool> = config
+        .attention
+        .iter()
+        .map(|l| l.window == Some(1024))
+        .collect();
+    let wanted: Vec<bool> = (1..=34).map(|layer| layer % 6 != 0).collect();
+    assert_eq!(local, wanted);
+    assert_eq!(config.attention[0].rope, qlora::Rope::plain(1e4));
+    assert_eq!(config.attention[5].rope.theta, 1e6);
+    assert!(config.qk_norm && config.post_norms && config.tie_embeddings);
+    assert_eq!((config.attention_scale, config.norm_offset), (0.0625, 1.0));
+    assert_eq!(config.embedding_scale, 50.5, "sqrt(2560) in bfloat16");
+    assert_eq!((config.eos, config.dtype), (vec![1, 106], Dtype::Bf16));
+}
+
+#[test]
+fn an_early_gemma_says_gelu_and_means_its_tanh_form() {
+    let config = open(&json!({
+        "architectures": ["GemmaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 2, "eos_token_id": 1, "head_dim": 256, "hidden_act": "gelu", "hidden_size": 3072,
+        "initializer_range": 0.02, "intermediate_size": 24576, "max_position_embeddings": 8192,
+        "model_type": "gemma", "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 16,
+        "pad_token_id": 0, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 10000.0,
+        "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 256_000
+    }))
+    .unwrap();
+    assert_eq!(config.activation, qlora::Activation::GeluTanh);
+    assert_eq!(config.embedding_scale, 55.5, "sqrt(3072) in bfloat16");
+    assert!(config.tie_embeddings && !config.post_norms);
 }

@@ -148,7 +148,11 @@ fn the_shape_is_read_from_the_metadata() {
         (Some(1), vec![2], true)
     );
     assert_eq!(
-        (config.rope_theta, config.rms_eps, config.sliding_window),
+        (
+            config.attention[0].rope.theta,
+            config.rms_eps,
+            config.attention[0].window
+        ),
         (1e4, 1e-5, None)
     );
     assert_eq!(

@@ -53,7 +53,11 @@ fn its_shape_is_that_of_the_original() {
         (49152, 576, 1536)
     );
     assert_eq!(
-        (config.rope_theta, config.rms_eps, config.tie_embeddings),
+        (
+            config.attention[0].rope.theta,
+            config.rms_eps,
+            config.tie_embeddings
+        ),
         (1e5, 1e-5, true)
     );
     assert_eq!(

@@ -7,7 +7,10 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{D, Device, Result, Tensor, Var};
 use qlora::dtype::Dtype;
 use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, train};
-use qlora::{Adapter, Architecture, LoraConfig, Matrix, Model, ModelConfig, Slot, Target};
+use qlora::{
+    Activation, Adapter, Architecture, LayerAttention, LoraConfig, Matrix, Model, ModelConfig,
+    Rope, Slot, Target,
+};
 
 fn noise(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -34,11 +37,24 @@ fn config(qkv_bias: bool, sliding_window: Option<usize>) -> ModelConfig {
         heads: 6,
         kv_heads: 2,
         head_dim: 8,
-        rope_theta: 1e4,
+        attention: vec![
+            LayerAttention {
+                window: sliding_window,
+                rope: Rope::plain(1e4),
+            };
+            3
+        ],
+        attention_scale: ModelConfig::plain_scale(8),
+        attention_softcap: None,
+        logit_softcap: None,
+        activation: Activation::Silu,
+        norm_offset: 0.0,
+        qk_norm: false,
+        post_norms: false,
+        embedding_scale: 1.0,
         rms_eps: 1e-5,
         tie_embeddings: qkv_bias,
         qkv_bias,
-        sliding_window,
         max_position: 256,
         bos: None,
         eos: vec![2],
@@ -107,7 +123,11 @@ impl Oracle<'_> {
     fn rotated(&self, x: &Tensor) -> Result<Vec<Tensor>> {
         let (dim, half) = (self.config.head_dim, self.config.head_dim / 2);
         let angle = |p: usize, i: usize| {
-            p as f64 / self.config.rope_theta.powf(2.0 * i as f64 / dim as f64)
+            p as f64
+                / self.config.attention[0]
+                    .rope
+                    .theta
+                    .powf(2.0 * i as f64 / dim as f64)
         };
         let tokens = x.dim(0)?;
         let table = |f: fn(f64) -> f64| {
@@ -139,8 +159,12 @@ impl Oracle<'_> {
         let q = self.rotated(&self.linear(x, layer, Target::Q)?)?;
         let k = self.rotated(&self.linear(x, layer, Target::K)?)?;
         let v = self.linear(x, layer, Target::V)?;
-        let seen =
-            |i: usize, j: usize| j <= i && self.config.sliding_window.is_none_or(|w| i - j < w);
+        let seen = |i: usize, j: usize| {
+            j <= i
+                && self.config.attention[layer]
+                    .window
+                    .is_none_or(|w| i - j < w)
+        };
         let hidden = |at: usize| {
             if seen(at / tokens, at % tokens) {
                 0.0

@@ -1,7 +1,10 @@
 //! Training against references made elsewhere: PEFT's own runs, candle's autograd, a real model's answer.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod architectures;
 mod autograd;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod merged;
 mod peft_refs;
 mod smollm2;

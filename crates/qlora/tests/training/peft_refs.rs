@@ -51,14 +51,14 @@ pub(crate) fn batch() -> Vec<Example> {
 }
 
 /// `|got - want| / |want|` over a whole tensor.
-fn distance(got: &[f32], want: &[f32]) -> f64 {
+pub(crate) fn distance(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
     let difference = square(&mut got.iter().zip(want).map(|(a, b)| f64::from(a - b)));
     (difference / square(&mut want.iter().map(|v| f64::from(*v)))).sqrt()
 }
 
-fn settings(steps: u64, lr: f64) -> TrainConfig {
+pub(crate) fn settings(steps: u64, lr: f64) -> TrainConfig {
     TrainConfig {
         epochs: steps as usize,
         batch: 2,
@@ -72,7 +72,7 @@ fn settings(steps: u64, lr: f64) -> TrainConfig {
 }
 
 /// PEFT's name for one half of a slot.
-fn name(slot: &qlora::Slot, half: &str) -> String {
+pub(crate) fn name(slot: &qlora::Slot, half: &str) -> String {
     format!(
         "base_model.model.model.layers.{}.{}.lora_{half}.default.weight",
         slot.layer,

@@ -1,0 +1,333 @@
+//! The compiled kernels, loaded once, looked up once, launched by number.
+#![expect(unsafe_code, reason = "the driver's C interface")]
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::ptr;
+
+use cudarc::driver::sys;
+
+use crate::attention::{AttentionParams, Launch};
+use crate::params::{self, Params};
+
+/// The type of the values that a kernel works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    Bf16,
+    F32,
+}
+
+impl Element {
+    /// Bytes of one value.
+    pub fn size(self) -> usize {
+        match self {
+            Self::Bf16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// How many blocks, and how many threads each.
+#[derive(Clone, Copy, Debug)]
+pub struct Grid {
+    pub blocks: (usize, usize),
+    pub threads: (usize, usize),
+}
+
+impl Grid {
+    /// Blocks of `threads` in one row.
+    pub fn row(blocks: usize, threads: usize) -> Self {
+        Self {
+            blocks: (blocks, 1),
+            threads: (threads, 1),
+        }
+    }
+
+    /// The same blocks with another number of threads.
+    pub fn threads(self, threads: usize) -> Self {
+        Self {
+            threads: (threads, 1),
+            ..self
+        }
+    }
+
+    /// Enough blocks of `threads` to give each of `items` a thread, times `rows`.
+    pub fn cover(items: usize, threads: usize, rows: usize) -> Self {
+        Self {
+            blocks: (items.div_ceil(threads), rows),
+            threads: (threads, 1),
+        }
+    }
+}
+
+/// A call of the driver that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchError {
+    /// What was asked for.
+    pub what: String,
+    /// The driver's number and name for it.
+    pub code: String,
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.code)
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+fn check(result: sys::CUresult, what: impl FnOnce() -> String) -> Result<(), LaunchError> {
+    if result == sys::CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    Err(LaunchError {
+        what: what(),
+        code: format!("{result:?}"),
+    })
+}
+
+/// Where the attention families begin, and the kernels they hold.
+const ATTENTION: usize = 6;
+const ATTENTION_KERNELS: &[(usize, &str)] = &[
+    (0, "attention_forward_bf16_hd64"),
+    (0, "attention_forward_bf16_hd128"),
+    (0, "attention_forward_bf16_hd256"),
+    (1, "attention_delta_bf16"),
+    (1, "attention_prefix_sum"),
+    (1, "attention_dq_bf16_hd64"),
+    (1, "attention_dq_bf16_hd128"),
+    (1, "attention_dq_bf16_hd256"),
+    (1, "attention_dkv_bf16_hd64"),
+    (1, "attention_dkv_bf16_hd128"),
+    (1, "attention_dkv_bf16_hd256"),
+    (2, "attention_forward_f32"),
+    (2, "attention_dq_f32"),
+    (2, "attention_dkv_f32"),
+];
+
+/// Dynamic shared memory that a kernel gets without asking.
+const SHARED: u32 = 48 << 10;
+
+/// In the order of `build.rs`.
+static FATBINS: &[&[u8]] = &include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
+
+macro_rules! kernels {
+    ($($family:literal { $($kernel:ident = $bf16:literal, $f32:literal, $params:ident;)* })*) => {
+        /// A kernel, for both element types where it works on elements.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kernel { $($($kernel),*),* }
+
+        /// Family, names for bf16 and f32, bytes of parameters.
+        const TABLE: &[(usize, [&str; 2], usize)] = &[
+            $($(($family, [$bf16, $f32], size_of::<params::$params>()),)*)*
+        ];
+    };
+}
+
+kernels! {
+    0 {
+        Nf4Decode = "nf4_decode_bf16", "nf4_decode_f32", Nf4Decode;
+        Nf4Encode = "nf4_encode_bf16", "nf4_encode_f32", Nf4Encode;
+        Noise = "noise_bf16", "noise_f32", Noise;
+    }
+    1 {
+        NormForward = "norm_forward_bf16", "norm_forward_f32", NormForward;
+        NormBackward = "norm_backward_bf16", "norm_backward_f32", NormBackward;
+    }
+    2 {
+        Rope = "rope_bf16", "rope_f32", Rope;
+        SwigluForward = "swiglu_forward_bf16", "swiglu_forward_f32", Swiglu;
+        SwigluBackward = "swiglu_backward_bf16", "swiglu_backward_f32", Swiglu;
+        Embed = "embed_bf16", "embed_f32", Embed;
+        AddRows = "add_rows_bf16", "add_rows_f32", AddRows;
+    }
+    3 {
+        LoraUp = "lora_up_bf16", "lora_up_f32", LoraUp;
+        LoraDown = "lora_down_bf16", "lora_down_f32", LoraDown;
+        DropoutDraw = "dropout_draw_bf16", "dropout_draw_f32", Dropout;
+        DropoutApply = "dropout_apply_bf16", "dropout_apply_f32", Dropout;
+        DropoutAdd = "dropout_add_bf16", "dropout_add_f32", Dropout;
+    }
+    4 {
+        CrossEntropy = "cross_entropy_bf16", "cross_entropy_f32", CrossEntropy;
+    }
+    5 {
+        GradientSquares = "gradient_squares", "gradient_squares", GradientNorm;
+        GradientNorm = "gradient_norm", "gradient_norm", GradientNorm;
+        AdamwStep = "adamw_step", "adamw_step", AdamwStep;
+    }
+}
+
+/// All kernels, ready in the current context.
+pub struct Kernels {
+    functions: Vec<[sys::CUfunction; 2]>,
+    attention: HashMap<&'static str, sys::CUfunction>,
+}
+
+// SAFETY: a CUfunction is a handle that the driver allows in any thread.
+unsafe impl Send for Kernels {}
+// SAFETY: as above; launching does not change it.
+unsafe impl Sync for Kernels {}
+
+impl Kernels {
+    /// Loads all families into the current context.
+    ///
+    /// # Errors
+    /// [`LaunchError`] when the driver has no code for this card.
+    pub fn load() -> Result<Self, LaunchError> {
+        let modules = FATBINS
+            .iter()
+            .map(|image| load_module(image))
+            .collect::<Result<Vec<_>, _>>()?;
+        let functions = TABLE
+            .iter()
+            .map(|(family, names, _)| {
+                Ok([
+                    find(modules[*family], names[0])?,
+                    find(modules[*family], names[1])?,
+                ])
+            })
+            .collect::<Result<_, _>>()?;
+        let attention = ATTENTION_KERNELS
+            .iter()
+            .map(|(family, name)| Ok((*name, find(modules[ATTENTION + family], name)?)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            functions,
+            attention,
+        })
+    }
+
+    /// Puts one launch into `stream`.
+    ///
+    /// # Safety
+    /// Every address in `params` must be device memory of the current context, as large as the kernel reads
+    /// and writes for these sizes, and free of other writers until the launch has ended.
+    ///
+    /// # Errors
+    /// [`LaunchError`] when the driver refuses it.
+    pub unsafe fn launch<P: Params>(
+        &self,
+        kernel: Kernel,
+        element: Element,
+        grid: Grid,
+        params: &P,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        let (_, names, size) = TABLE[kernel as usize];
+        assert_eq!(size_of::<P>(), size, "parameters of {kernel:?}");
+        let function = self.functions[kernel as usize][element as usize];
+        let blocks = [grid.blocks.0, grid.blocks.1, 1].map(|n| n as u32);
+        let threads = [grid.threads.0, grid.threads.1].map(|n| n as u32);
+        // SAFETY: the function takes one struct of this size.
+        unsafe { raw_launch(function, blocks, threads, 0, params, stream) }
+            .map_err(|code| failed(names[element as usize], &grid, code))
+    }
+
+    /// Puts one launch of an attention plan into `stream`.
+    ///
+    /// # Safety
+    /// As [`Kernels::launch`].
+    ///
+    /// # Errors
+    /// [`LaunchError`] when the driver refuses it.
+    pub unsafe fn launch_attention(
+        &self,
+        launch: &Launch,
+        params: &AttentionParams,
+        stream: sys::CUstream,
+    ) -> Result<(), LaunchError> {
+        let function = *self
+            .attention
+            .get(launch.kernel)
+            .unwrap_or_else(|| panic!("{} is listed in module.rs", launch.kernel));
+        if launch.shared > SHARED {
+            let attribute =
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function is loaded.
+            let result =
+                unsafe { sys::cuFuncSetAttribute(function, attribute, launch.shared as i32) };
+            check(result, || format!("shared memory of {}", launch.kernel))?;
+        }
+        // SAFETY: attention kernels take one `AttentionParams`.
+        unsafe {
+            raw_launch(
+                function,
+                launch.grid,
+                [launch.block, 1],
+                launch.shared,
+                params,
+                stream,
+            )
+        }
+        .map_err(|code| failed(launch.kernel, launch, code))
+    }
+}
+
+fn failed(name: &str, grid: &dyn fmt::Debug, code: sys::CUresult) -> LaunchError {
+    LaunchError {
+        what: format!("launch of {name} with {grid:?}"),
+        code: format!("{code:?}"),
+    }
+}
+
+/// # Safety
+/// `function` must take one `P` by value; see [`Kernels::launch`] for the addresses in it.
+unsafe fn raw_launch<P: Copy>(
+    function: sys::CUfunction,
+    blocks: [u32; 3],
+    threads: [u32; 2],
+    shared: u32,
+    params: &P,
+    stream: sys::CUstream,
+) -> Result<(), sys::CUresult> {
+    let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
+    // SAFETY: the driver copies the one argument before it returns.
+    let result = unsafe {
+        sys::cuLaunchKernel(
+            function,
+            blocks[0],
+            blocks[1],
+            blocks[2],
+            threads[0],
+            threads[1],
+            1,
+            shared,
+            stream,
+            arguments.as_mut_ptr(),
+            ptr::null_mut(),
+        )
+    };
+    if result == sys::CUresult::CUDA_SUCCESS {
+        Ok(())
+    } else {
+        Err(result)
+    }
+}
+
+fn load_module(image: &[u8]) -> Result<sys::CUmodule, LaunchError> {
+    // The driver wants the image aligned.
+    let words = image.chunks(8).map(|c| {
+        let mut word = [0; 8];
+        word[..c.len()].copy_from_slice(c);
+        u64::from_ne_bytes(word)
+    });
+    let image: Vec<u64> = words.collect();
+    let mut module = ptr::null_mut();
+    // SAFETY: the image is a whole fat binary; the driver reads its length from its header.
+    let result = unsafe { sys::cuModuleLoadData(&raw mut module, image.as_ptr().cast()) };
+    check(result, || "loading the kernels".to_owned())?;
+    Ok(module)
+}
+
+fn find(module: sys::CUmodule, name: &str) -> Result<sys::CUfunction, LaunchError> {
+    let symbol = CString::new(name).expect("a kernel's name has no zero byte");
+    let mut function = ptr::null_mut();
+    // SAFETY: the module was loaded and is never unloaded.
+    let result =
+        unsafe { sys::cuModuleGetFunction(&raw mut function, module, symbol.as_ptr().cast()) };
+    check(result, || format!("finding the kernel {name}"))?;
+    Ok(function)
+}

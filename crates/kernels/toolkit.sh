@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Makes a CUDA 13.0 toolkit (nvcc and headers) in the folder given, from wheels of the Python package index:
+# enough to compile the kernels on a machine without CUDA. Prints what CUDA_HOME must be.
+set -euo pipefail
+target=${1:?usage: toolkit.sh FOLDER}
+home=$target/nvidia/cu13
+if [ ! -x "$home/bin/nvcc" ]; then
+    python3 -m pip install --quiet --no-deps --only-binary=:all: --target "$target" \
+        nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 \
+        nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+    chmod +x "$home"/bin/* "$home"/nvvm/bin/* 2>/dev/null || true
+fi
+# Wheels hold the versioned libraries alone; linkers ask for the plain names.
+for library in "$home"/lib/lib*.so.*; do
+    ln -sf "$(basename "$library")" "${library%%.so.*}.so"
+done
+[ -e "$home/lib64" ] || ln -s lib "$home/lib64"
+"$home/bin/nvcc" --version >&2
+echo "$home"

@@ -1,0 +1,668 @@
+//! The engine on one card: an adapter's values, gradients and moments beside the frozen base, and the loss
+//! and gradient of a batch.
+//!
+//! What is kept, recomputed or moved to the host is decided from shapes and the card's whole memory, by
+//! running the step without a card and counting. If a group fits in one pass, its prefix runs in that pass.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kernels::params;
+use kernels::{Grid, Kernel};
+
+use super::base::Base;
+use super::decoder::{self, Contexts, Keep, Mover};
+use super::device::{Device, Pinned};
+use super::exec::Exec;
+use super::head::{self, Labels};
+use super::layer::Run;
+use super::linear::{Scratch, SitePlan};
+use super::memory::{Region, Rows, Store};
+use super::pass::{Pass, Tokens};
+use crate::error::{Error, Result};
+use crate::nn::adapter::{Adapter, Site};
+use crate::train::{AdamW, BatchLoss, Example, Group, LossMean, Update, Work};
+
+/// What the caller may settle; all else follows from shapes and the card.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Keeps this instead of what fits best.
+    pub keep: Option<Keep>,
+    /// Bytes of the card to use, instead of nearly all.
+    pub memory: Option<usize>,
+}
+
+/// How one group runs.
+#[derive(Clone, Debug)]
+struct GroupPlan {
+    /// Members by micro-batch; the prefix runs in the pass if there is only one.
+    micro: Vec<Vec<usize>>,
+    keep: Keep,
+}
+
+/// A base with an adapter in training.
+pub struct CudaEngine {
+    /// Taken back by [`CudaEngine::into_base`].
+    held: Option<Base>,
+    store: Store,
+    options: Options,
+    sites: Vec<SitePlan>,
+    count: usize,
+    /// Values, gradient, first and second moment.
+    values: Region,
+    grads: Region,
+    first: Region,
+    second: Region,
+    parts: Region,
+    norm: Region,
+    block: Option<Region>,
+    mover: Option<Mover>,
+}
+
+/// Values per partial sum of the gradient's norm; as in adamw.cu.
+const NORM_CHUNK: usize = 1 << 14;
+
+impl CudaEngine {
+    /// A base with room for an adapter shaped as `adapter`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the adapter is for another model; [`Error::Device`].
+    pub fn new(base: Base, adapter: &Adapter, options: Options) -> Result<Self> {
+        let fits = adapter.slots().iter().all(|s| {
+            s.layer < base.config.layers && s.target.shape(&base.config) == (s.outputs, s.inputs)
+        });
+        if !fits {
+            return Err(Error::shape("the adapter", "one for this model", "another"));
+        }
+        if !adapter.config().r.is_multiple_of(4) {
+            return Err(Error::unsupported(
+                "lora r",
+                adapter.config().r,
+                "on a GPU, use a multiple of 4",
+            ));
+        }
+        base.device.bind()?;
+        let mut sites = Vec::new();
+        for layer in 0..base.config.layers {
+            for site in Site::ALL {
+                sites.push(SitePlan::new(&base, adapter, layer, site));
+            }
+        }
+        let count = adapter.values().len();
+        let mut store = Store::new();
+        let mut take = |bytes| store.take(&base.device, bytes);
+        let [values, grads, first, second] = [
+            take(4 * count)?,
+            take(4 * count)?,
+            take(4 * count)?,
+            take(4 * count)?,
+        ];
+        let parts = take(8 * count.div_ceil(NORM_CHUNK))?;
+        let norm = take(8)?;
+        Ok(Self {
+            held: Some(base),
+            store,
+            options,
+            sites,
+            count,
+            values,
+            grads,
+            first,
+            second,
+            parts,
+            norm,
+            block: None,
+            mover: None,
+        })
+    }
+
+    /// The base and its card.
+    pub fn base(&self) -> &Base {
+        self.held.as_ref().expect("given back only by value")
+    }
+
+    /// Ends the training and gives the base back, for another adapter.
+    pub fn into_base(mut self) -> Base {
+        self.release();
+        self.held.take().expect("given back once")
+    }
+
+    fn release(&mut self) {
+        self.mover = None;
+        if let Some(base) = &self.held {
+            if let Some(block) = self.block.take() {
+                base.device.free(block);
+            }
+            self.store.free(&base.device);
+        }
+    }
+
+    /// Bytes of the card in use: weights, adapter and its moments, and the block of a step.
+    pub fn bytes(&self) -> (usize, usize) {
+        (
+            self.base().bytes() + self.store.bytes(),
+            self.block.map_or(0, |b| b.bytes),
+        )
+    }
+
+    fn limit(&self) -> usize {
+        // From the card's whole memory, never from what is free: equal cards plan alike.
+        let card = self.base().device.info().memory;
+        let all = self
+            .options
+            .memory
+            .unwrap_or(card - card / 16 - (512 << 20));
+        all.saturating_sub(self.base().bytes() + self.store.bytes())
+    }
+
+    /// Brings an adapter and its moments onto the card.
+    pub(crate) fn begin(&mut self, adapter: &Adapter, adam: &AdamW) -> Result<()> {
+        let device = &self.base().device;
+        device.bind()?;
+        device.upload(self.values, adapter.values())?;
+        device.upload(self.first, &adam.first)?;
+        device.upload(self.second, &adam.second)
+    }
+
+    /// The other way.
+    pub(crate) fn fetch(&mut self, adapter: &mut Adapter, adam: &mut AdamW) -> Result<()> {
+        let device = &self.base().device;
+        device.download(self.values, adapter.values_mut())?;
+        device.download(self.first, &mut adam.first)?;
+        device.download(self.second, &mut adam.second)
+    }
+
+    /// The gradient of the last batch.
+    pub(crate) fn gradient(&self, into: &mut [f32]) -> Result<()> {
+        self.base().device.download(self.grads, into)
+    }
+
+    /// The gradient of the mean loss, left on the card; gives the loss and the gradient's norm.
+    pub(crate) fn learn(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
+        let (plans, peak) = self.plans(work, true)?;
+        self.reserve(work, &plans, peak)?;
+        let mut loss = BatchLoss::count(work.mean, work.examples, work.groups);
+        let this = &*self;
+        let block = this.block.expect("reserved above");
+        let mut exec = Exec::on(&this.base().device, this.base().element, block);
+        let losses = exec.floats(loss.labels as usize);
+        exec.zero(this.grads);
+        let mut at = 0;
+        let weight = Some(loss.over);
+        for (group, plan) in work.groups.iter().zip(&plans) {
+            this.group(&mut exec, work, group, plan, weight, losses, &mut at)?;
+        }
+        this.norm(&mut exec);
+        exec.check()?;
+        let mut norm = [0.0f64];
+        this.base().device.download(this.norm, &mut norm)?;
+        take_losses(&this.base().device, losses, &mut loss, work, &plans)?;
+        Ok((loss, norm[0]))
+    }
+
+    /// The loss alone: no masks, nothing kept.
+    pub(crate) fn judge(&mut self, work: Work<'_>) -> Result<BatchLoss> {
+        let mut total = BatchLoss::default();
+        // One group at a time, a portion of its members each: a validation set has no bound.
+        for group in work.groups {
+            for members in portions(work.examples, group) {
+                let groups = [Group {
+                    members,
+                    ..group.clone()
+                }];
+                let part = Work {
+                    groups: &groups,
+                    masks: None,
+                    ..work
+                };
+                let (plans, peak) = self.plans(part, false)?;
+                self.reserve(part, &plans, peak)?;
+                let mut loss = BatchLoss::count(part.mean, part.examples, part.groups);
+                let this = &*self;
+                let mut exec = Exec::on(
+                    &this.base().device,
+                    this.base().element,
+                    this.block.expect("reserved above"),
+                );
+                let losses = exec.floats(loss.labels as usize);
+                this.group(&mut exec, part, &groups[0], &plans[0], None, losses, &mut 0)?;
+                exec.check()?;
+                take_losses(&this.base().device, losses, &mut loss, part, &plans)?;
+                total.add(loss);
+            }
+        }
+        Ok(total)
+    }
+
+    /// One optimizer step from the gradient on the card.
+    pub(crate) fn step(&mut self, update: &Update) -> Result<()> {
+        let p = params::AdamwStep {
+            values: self.values.at,
+            gradient: self.grads.at,
+            first: self.first.at,
+            second: self.second.at,
+            count: self.count as u64,
+            factor: update.factor,
+            shrink: update.shrink,
+            b1: update.b1,
+            one_minus_b1: update.one_minus_b1,
+            b2: update.b2,
+            one_minus_b2: update.one_minus_b2,
+            rate: update.rate,
+            root: update.root,
+            eps: update.eps,
+            unused: 0,
+        };
+        self.base().device.launch(
+            Kernel::AdamwStep,
+            kernels::Element::F32,
+            Grid::cover(self.count, 256, 1),
+            &p,
+        )
+    }
+
+    fn norm(&self, exec: &mut Exec<'_>) {
+        let chunks = self.count.div_ceil(NORM_CHUNK);
+        let p = params::GradientNorm {
+            gradient: self.grads.at,
+            parts: self.parts.at,
+            norm: self.norm.at,
+            count: self.count as u64,
+            chunks: chunks as u32,
+            unused: 0,
+        };
+        exec.launch(Kernel::GradientSquares, Grid::row(chunks, 256), &p);
+        exec.launch(Kernel::GradientNorm, Grid::row(1, 256), &p);
+    }
+
+    /// A plan for each group, and the bytes that the largest step takes.
+    fn plans(&self, work: Work<'_>, learn: bool) -> Result<(Vec<GroupPlan>, usize)> {
+        let mut peak = 0;
+        let mut plans = Vec::new();
+        for group in work.groups {
+            let (plan, bytes) = self.plan(work, group, learn)?;
+            peak = peak.max(bytes);
+            plans.push(plan);
+        }
+        Ok((plans, peak))
+    }
+
+    fn plan(&self, work: Work<'_>, group: &Group, learn: bool) -> Result<(GroupPlan, usize)> {
+        let members = group.members.len();
+        let mut size = work.micro_batch.unwrap_or(members).clamp(1, members);
+        let keeps: &[Keep] = if learn {
+            &[Keep::Everything, Keep::Inputs, Keep::Offloaded]
+        } else {
+            &[Keep::Nothing]
+        };
+        loop {
+            let micro: Vec<Vec<usize>> =
+                group.members.chunks(size).map(<[usize]>::to_vec).collect();
+            for keep in keeps {
+                if learn && self.options.keep.is_some_and(|k| k != *keep) {
+                    continue;
+                }
+                let plan = GroupPlan {
+                    micro: micro.clone(),
+                    keep: *keep,
+                };
+                let bytes = self.count(work, group, &plan, learn)?;
+                if bytes <= self.limit() {
+                    return Ok((plan, bytes));
+                }
+            }
+            if size == 1 {
+                let what = format!(
+                    "one row of `{}` does not fit on {}",
+                    work.examples[group.members[0]].id,
+                    self.base().device.info().name
+                );
+                return Err(Error::device(
+                    what,
+                    "shorten the longest rows, or use a card with more memory",
+                ));
+            }
+            size = size.div_ceil(2);
+        }
+    }
+
+    /// Bytes that a group takes, by running it without a card.
+    fn count(&self, work: Work<'_>, group: &Group, plan: &GroupPlan, learn: bool) -> Result<usize> {
+        let mut exec = Exec::counting(
+            self.base().element,
+            self.base().device.info().processors as u32,
+        );
+        let labels = BatchLoss::count(work.mean, work.examples, work.groups).labels as usize;
+        let losses = exec.floats(labels);
+        let free = Work {
+            cancel: &AtomicBool::new(false),
+            ..work
+        };
+        self.group(
+            &mut exec,
+            free,
+            group,
+            plan,
+            learn.then_some(1.0f64),
+            losses,
+            &mut 0,
+        )?;
+        Ok(exec.arena.peak())
+    }
+
+    /// Makes sure that block and host memory are large enough; only grows.
+    fn reserve(&mut self, work: Work<'_>, plans: &[GroupPlan], peak: usize) -> Result<()> {
+        let base = self.held.as_ref().expect("given back only by value");
+        let device = &base.device;
+        device.bind()?;
+        if self.block.is_none_or(|b| b.bytes < peak) {
+            if let Some(old) = self.block.take() {
+                device.free(old);
+            }
+            self.block = Some(device.allocate(peak)?);
+        }
+        let tokens = work
+            .groups
+            .iter()
+            .zip(plans)
+            .filter(|(_, p)| p.keep == Keep::Offloaded)
+            .flat_map(|(group, plan)| {
+                let joint = if plan.micro.len() == 1 {
+                    group.prefix
+                } else {
+                    0
+                };
+                plan.micro.iter().map(move |m| {
+                    joint
+                        + m.iter()
+                            .map(|i| work.examples[*i].read() - group.prefix)
+                            .sum::<usize>()
+                })
+            });
+        let config = &base.config;
+        let pinned =
+            tokens.max().unwrap_or(0) * config.hidden * base.element.size() * config.layers;
+        if pinned > self.mover.as_ref().map_or(0, |m| m.pinned.bytes) {
+            self.mover = None;
+            let two = || -> Result<_> { Ok([device.event()?, device.event()?]) };
+            self.mover = Some(Mover {
+                pinned: Pinned::new(pinned)?,
+                written: two()?,
+                out: two()?,
+                free: two()?,
+                back: two()?,
+            });
+        }
+        Ok(())
+    }
+
+    fn group(
+        &self,
+        exec: &mut Exec<'_>,
+        work: Work<'_>,
+        group: &Group,
+        plan: &GroupPlan,
+        weight: Option<f64>,
+        losses: Region,
+        at: &mut usize,
+    ) -> Result<()> {
+        let mark = exec.arena.mark();
+        let shared = &work.examples[group.members[0]].ids[..group.prefix];
+        if plan.micro.len() == 1 || group.prefix == 0 {
+            for members in &plan.micro {
+                self.micro(
+                    exec, work, group, members, plan.keep, shared, None, weight, losses, at,
+                )?;
+            }
+            exec.arena.release(mark);
+            return Ok(());
+        }
+        let mut tokens = Tokens::new(shared, 0, &[]);
+        tokens.keys = work.masks.map(|m| m.prefix_keys(shared));
+        let pass = Pass::upload(exec, &tokens, work.masks.map_or(0.0, |m| m.rate));
+        let keep = match plan.keep {
+            Keep::Offloaded => Keep::Inputs,
+            other => other,
+        };
+        let scratch = Scratch::take(exec, &self.sites, pass.tokens, pass.masks.is_some());
+        let run = self.run(&pass, scratch);
+        let contexts = Contexts::take(exec, &run, group.prefix, weight.is_some());
+        let tape = decoder::forward_prefix(exec, &run, keep, &contexts);
+        for members in &plan.micro {
+            self.micro(
+                exec,
+                work,
+                group,
+                members,
+                plan.keep,
+                &[],
+                Some(&contexts),
+                weight,
+                losses,
+                at,
+            )?;
+        }
+        if weight.is_some() {
+            decoder::backward_prefix(exec, &run, &tape, &contexts);
+        }
+        exec.arena.release(mark);
+        Ok(())
+    }
+
+    fn run<'r>(&'r self, pass: &'r Pass, scratch: Scratch) -> Run<'r> {
+        Run {
+            base: self.base(),
+            sites: &self.sites,
+            values: self.values,
+            grads: self.grads,
+            scratch,
+            pass,
+        }
+    }
+
+    /// One pass: some rows, behind a prefix that runs with them (`joint`) or ran before (`contexts`).
+    fn micro(
+        &self,
+        exec: &mut Exec<'_>,
+        work: Work<'_>,
+        group: &Group,
+        members: &[usize],
+        keep: Keep,
+        joint: &[u32],
+        contexts: Option<&Contexts>,
+        weight: Option<f64>,
+        losses: Region,
+        at: &mut usize,
+    ) -> Result<()> {
+        if work.cancel.load(Ordering::Relaxed) {
+            return Err(Error::Cancelled);
+        }
+        let mark = exec.arena.mark();
+        let rows: Vec<&[u32]> = members
+            .iter()
+            .map(|m| &work.examples[*m].ids[group.prefix..work.examples[*m].read()])
+            .collect();
+        let mut tokens = Tokens::new(joint, group.prefix - joint.len(), &rows);
+        tokens.keys = work.masks.map(|masks| {
+            let mut keys = masks.prefix_keys(joint);
+            for member in members {
+                keys.extend(masks.row_keys(&work.examples[*member], group));
+            }
+            keys
+        });
+        assert!(
+            tokens.len() < 1 << 16,
+            "one pass holds at most 65,535 tokens"
+        );
+        let (mut places, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let mut base = joint.len();
+        for (member, row) in members.iter().zip(&rows) {
+            let share = work.mean.share(work.examples[*member].labelled());
+            let weight = (share / weight.unwrap_or(1.0)) as f32;
+            for predicts in work.examples[*member].predicts(group.prefix, base, weight) {
+                places.push(predicts.token as u32);
+                targets.push(predicts.target);
+                weights.push(predicts.weight);
+            }
+            base += row.len();
+        }
+        let pass = Pass::upload(exec, &tokens, work.masks.map_or(0.0, |m| m.rate));
+        let labels = Labels::upload(exec, &places, &targets, &weights);
+        let scratch = Scratch::take(exec, &self.sites, pass.tokens, pass.masks.is_some());
+        let run = self.run(&pass, scratch);
+        let mover = self.mover.as_ref();
+        let tape = decoder::forward(exec, &run, keep, contexts, mover);
+        let own = losses.part(4 * *at, 4 * places.len());
+        *at += places.len();
+        if weight.is_some() {
+            let dx = exec.rows(pass.tokens, self.base().config.hidden);
+            head::losses(exec, self.base(), tape.hidden, &labels, own, Some(dx));
+            decoder::backward(exec, &run, &tape, dx, contexts, mover);
+        } else {
+            head::losses(exec, self.base(), tape.hidden, &labels, own, None);
+        }
+        exec.arena.release(mark);
+        exec.check()
+    }
+
+    /// The most likely id after each row of ids, by reading all of them.
+    fn next(&mut self, rows: &[Vec<u32>]) -> Result<Vec<u32>> {
+        let views: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let tokens = Tokens::new(&[], 0, &views);
+        let last: Vec<u32> = rows
+            .iter()
+            .scan(0, |end, r| {
+                *end += r.len() as u32;
+                Some(*end - 1)
+            })
+            .collect();
+        let go = |this: &Self, exec: &mut Exec<'_>| -> Rows {
+            let pass = Pass::upload(exec, &tokens, 0.0);
+            let index = exec.upload(&last);
+            let scratch = Scratch::take(exec, &this.sites, pass.tokens, false);
+            let run = this.run(&pass, scratch);
+            let tape = decoder::forward(exec, &run, Keep::Nothing, None, None);
+            head::logits(exec, this.base(), tape.hidden, index, last.len())
+        };
+        let mut count = Exec::counting(
+            self.base().element,
+            self.base().device.info().processors as u32,
+        );
+        go(self, &mut count);
+        let nothing = Work {
+            examples: &[],
+            groups: &[],
+            masks: None,
+            mean: LossMean::Token,
+            micro_batch: None,
+            cancel: &AtomicBool::new(false),
+        };
+        self.reserve(nothing, &[], count.arena.peak())?;
+        let mut exec = Exec::on(
+            &self.base().device,
+            self.base().element,
+            self.block.expect("reserved above"),
+        );
+        let logits = go(self, &mut exec);
+        exec.check()?;
+        let mut bytes = vec![0u8; logits.rows * logits.cols * logits.element.size()];
+        self.base().device.download(logits.region(), &mut bytes)?;
+        let dtype = match logits.element {
+            kernels::Element::Bf16 => crate::dtype::Dtype::Bf16,
+            kernels::Element::F32 => crate::dtype::Dtype::F32,
+        };
+        let values = dtype.decode(&bytes);
+        values
+            .chunks_exact(logits.cols)
+            .map(|row| {
+                crate::generate::most_likely(row).ok_or_else(|| Error::NonFinite {
+                    step: 0,
+                    rows: Vec::new(),
+                })
+            })
+            .collect()
+    }
+
+    /// Greedy answers, every id read again for each new one: right, and slow on long answers.
+    pub(crate) fn answer(
+        &mut self,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        stop: &[u32],
+    ) -> Result<Vec<Vec<u32>>> {
+        let mut answers = vec![Vec::new(); prompts.len()];
+        let mut open: Vec<usize> = (0..prompts.len()).collect();
+        for _ in 0..max_new {
+            if open.is_empty() {
+                break;
+            }
+            let mut still = Vec::new();
+            for portion in open.chunks(16) {
+                let rows: Vec<Vec<u32>> = portion
+                    .iter()
+                    .map(|i| [prompts[*i].clone(), answers[*i].clone()].concat())
+                    .collect();
+                for (i, id) in portion.iter().zip(self.next(&rows)?) {
+                    if !stop.contains(&id) {
+                        answers[*i].push(id);
+                        still.push(*i);
+                    }
+                }
+            }
+            open = still;
+        }
+        Ok(answers)
+    }
+
+    /// Bytes that the steps over these groups will take at most.
+    pub(crate) fn planned(&self, work: Work<'_>) -> Result<usize> {
+        Ok(self.plans(work, true)?.1)
+    }
+}
+
+/// Members of a validation group, few enough at a time.
+fn portions(examples: &[Example], group: &Group) -> Vec<Vec<usize>> {
+    let mut portions: Vec<Vec<usize>> = Vec::new();
+    let mut tokens = usize::MAX;
+    for member in &group.members {
+        let len = examples[*member].read() - group.prefix;
+        match portions.last_mut() {
+            Some(last) if tokens + len <= 8192 => {
+                last.push(*member);
+                tokens += len;
+            }
+            _ => {
+                portions.push(vec![*member]);
+                tokens = len;
+            }
+        }
+    }
+    portions
+}
+
+fn take_losses(
+    device: &Device,
+    losses: Region,
+    loss: &mut BatchLoss,
+    work: Work<'_>,
+    plans: &[GroupPlan],
+) -> Result<()> {
+    let mut values = vec![0.0f32; loss.labels as usize];
+    device.download(losses, &mut values)?;
+    let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+    let counts: Vec<(usize, usize, f64)> = plans
+        .iter()
+        .flat_map(|p| p.micro.iter().flatten())
+        .map(|m| {
+            let labels = work.examples[*m].labelled();
+            (*m, labels, work.mean.share(labels))
+        })
+        .collect();
+    loss.take(&counts, &values);
+    Ok(())
+}
+
+impl Drop for CudaEngine {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

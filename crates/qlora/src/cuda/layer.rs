@@ -1,0 +1,479 @@
+//! One decoder layer on the card, forward and backward, op by op as nn/layer.rs has it.
+//!
+//! The gradient of the layer's output becomes that of its input, in place. A recompute runs the same ops on
+//! the same shapes, so it gives the same bits; it stops before the down projection.
+
+use super::attention::{self, Call, ContextGradient, Gradients};
+use super::base::{Base, Layer};
+use super::exec::Exec;
+use super::linear::{Ready, Scratch, SitePlan, ready};
+use super::memory::{Region, Rows};
+use super::pass::{Context, Pass, Span};
+use crate::nn::adapter::Site;
+
+/// What never changes while a pass runs.
+pub(super) struct Run<'a> {
+    pub(super) base: &'a Base,
+    /// Per layer, in the order of [`Site::ALL`].
+    pub(super) sites: &'a [SitePlan],
+    pub(super) values: Region,
+    pub(super) grads: Region,
+    pub(super) scratch: Scratch,
+    pub(super) pass: &'a Pass,
+}
+
+/// All that the backward of one layer needs but its input.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
+    normed: Rows,
+    inv: Region,
+    pub(super) qkv: Rows,
+    attended: Rows,
+    lse: Region,
+    middle: Rows,
+    mlp_normed: Rows,
+    mlp_inv: Region,
+    gate_up: Rows,
+    /// Adapter columns of the down projection's input.
+    down_u: Rows,
+    bits: [Region; 4],
+}
+
+/// Scratch of a backward.
+#[derive(Clone, Copy)]
+pub(super) struct Backward {
+    d_active: Rows,
+    d_attended: Rows,
+    d_qkv: Rows,
+    d_normed: Rows,
+    delta: Region,
+    partial: Region,
+    /// Gradient of the joint prefix's keys and values.
+    joint: Region,
+}
+
+impl Run<'_> {
+    fn plan(&self, layer: usize, site: Site) -> &SitePlan {
+        &self.sites[layer * Site::ALL.len() + site as usize]
+    }
+
+    fn ready(&self, exec: &mut Exec<'_>, layer: usize, site: Site) -> Ready<'_> {
+        ready(
+            exec,
+            self.plan(layer, site),
+            self.base.weight(layer, site),
+            self.values,
+            self.scratch,
+        )
+    }
+
+    fn layer(&self, layer: usize) -> &Layer {
+        &self.base.layers[layer]
+    }
+
+    /// Room for what one layer keeps.
+    pub(super) fn kept(&self, exec: &mut Exec<'_>) -> Kept {
+        let (config, tokens) = (&self.base.config, self.pass.tokens);
+        let width = |site| self.plan(0, site).width();
+        let dropout = self.pass.masks.is_some();
+        Kept {
+            normed: exec.rows(tokens, width(Site::Qkv)),
+            inv: exec.floats(tokens),
+            qkv: exec.rows(tokens, config.query_width() + 2 * config.kv_width()),
+            attended: exec.rows(tokens, width(Site::Output)),
+            lse: exec.floats(tokens * config.heads),
+            middle: exec.rows(tokens, config.hidden),
+            mlp_normed: exec.rows(tokens, width(Site::GateUp)),
+            mlp_inv: exec.floats(tokens),
+            gate_up: exec.rows(tokens, 2 * config.intermediate),
+            down_u: exec.rows(tokens, self.plan(0, Site::Down).pad),
+            bits: Site::ALL.map(|site| {
+                let bytes = if dropout {
+                    tokens * self.plan(0, site).inputs / 8
+                } else {
+                    0
+                };
+                exec.arena.take(bytes)
+            }),
+        }
+    }
+
+    /// Room for the activation with its adapter columns.
+    pub(super) fn active(&self, exec: &mut Exec<'_>) -> Rows {
+        exec.rows(self.pass.tokens, self.plan(0, Site::Down).width())
+    }
+
+    /// Scratch of a backward; `active` serves as the activation's gradient.
+    pub(super) fn backward_scratch(&self, exec: &mut Exec<'_>, active: Rows) -> Backward {
+        let (config, tokens) = (&self.base.config, self.pass.tokens);
+        let normed = self
+            .plan(0, Site::Qkv)
+            .width()
+            .max(self.plan(0, Site::GateUp).width());
+        Backward {
+            d_active: active,
+            d_attended: exec.rows(tokens, self.plan(0, Site::Output).width()),
+            d_qkv: exec.rows(tokens, config.query_width() + 2 * config.kv_width()),
+            d_normed: exec.rows(tokens, normed),
+            delta: exec.floats(tokens * config.heads),
+            partial: {
+                let behind = self.pass.joint + self.pass.outside;
+                let own = self.pass.own.map_or(0, |s| s.tokens);
+                let bytes = attention::partial_bytes(config, own, behind, exec);
+                exec.arena.take(bytes)
+            },
+            joint: exec.floats(self.pass.joint * 2 * config.kv_width()),
+        }
+    }
+
+    /// Norm, projections, rotation.
+    fn project(&self, exec: &mut Exec<'_>, layer: usize, x: Rows, kept: &Kept) {
+        let config = &self.base.config;
+        exec.norm(
+            x,
+            self.layer(layer).attention_norm,
+            config.rms_eps,
+            kept.normed,
+            kept.inv,
+            None,
+        );
+        let site = self.ready(exec, layer, Site::Qkv);
+        site.down(
+            exec,
+            kept.normed,
+            kept.bits[Site::Qkv as usize],
+            self.pass.masks,
+        );
+        site.forward(exec, kept.normed, kept.qkv, None);
+        if let Some(bias) = self.layer(layer).qkv_bias {
+            exec.add_rows(kept.qkv, 0, bias, kept.qkv.cols, true);
+        }
+        let turned = config.heads + config.kv_heads;
+        exec.rope(
+            kept.qkv,
+            self.pass.positions,
+            self.base.rope,
+            turned,
+            config.head_dim,
+            1.0,
+        );
+    }
+
+    fn call(&self, span: Span, kept: &Kept, context: Option<Context>) -> Call<'_> {
+        let heads = self.base.config.heads;
+        Call {
+            config: &self.base.config,
+            span,
+            qkv: kept.qkv.slice(span.from, span.tokens),
+            context,
+            out: kept
+                .attended
+                .slice(span.from, span.tokens)
+                .columns(0, self.base.config.query_width()),
+            lse: kept
+                .lse
+                .part(4 * heads * span.from, 4 * heads * span.tokens),
+        }
+    }
+
+    /// What own rows look at: the prefix in this pass, or the one before it.
+    fn context(&self, kept: &Kept, outside: Option<Context>) -> Option<Context> {
+        if self.pass.joint == 0 {
+            return outside;
+        }
+        Some(context_of(
+            &self.base.config,
+            kept.qkv.slice(0, self.pass.joint),
+        ))
+    }
+
+    /// All of a layer but its last product.
+    fn keep(
+        &self,
+        exec: &mut Exec<'_>,
+        layer: usize,
+        x: Rows,
+        kept: &Kept,
+        outside: Option<Context>,
+        active: Rows,
+    ) -> Ready<'_> {
+        let config = &self.base.config;
+        self.project(exec, layer, x, kept);
+        if let Some(span) = self.pass.prefix {
+            self.call(span, kept, None).forward(exec);
+        }
+        if let Some(span) = self.pass.own {
+            self.call(span, kept, self.context(kept, outside))
+                .forward(exec);
+        }
+        let output = self.ready(exec, layer, Site::Output);
+        output.down(
+            exec,
+            kept.attended,
+            kept.bits[Site::Output as usize],
+            self.pass.masks,
+        );
+        output.forward(exec, kept.attended, kept.middle, Some(x));
+        exec.norm(
+            kept.middle,
+            self.layer(layer).mlp_norm,
+            config.rms_eps,
+            kept.mlp_normed,
+            kept.mlp_inv,
+            None,
+        );
+        let site = self.ready(exec, layer, Site::GateUp);
+        site.down(
+            exec,
+            kept.mlp_normed,
+            kept.bits[Site::GateUp as usize],
+            self.pass.masks,
+        );
+        site.forward(exec, kept.mlp_normed, kept.gate_up, None);
+        exec.activate(kept.gate_up, active);
+        let down = self.ready(exec, layer, Site::Down);
+        down.down(
+            exec,
+            active,
+            kept.bits[Site::Down as usize],
+            self.pass.masks,
+        );
+        if kept.down_u.cols > 0 {
+            exec.copy(
+                kept.down_u,
+                active.columns(config.intermediate, kept.down_u.cols),
+            );
+        }
+        down
+    }
+
+    /// Writes the layer's output into `y`.
+    pub(super) fn forward(
+        &self,
+        exec: &mut Exec<'_>,
+        layer: usize,
+        x: Rows,
+        y: Rows,
+        kept: &Kept,
+        outside: Option<Context>,
+        active: Rows,
+    ) {
+        let down = self.keep(exec, layer, x, kept, outside, active);
+        down.forward(exec, active, y, Some(kept.middle));
+    }
+
+    /// Fills `kept` again from the layer's input.
+    pub(super) fn again(
+        &self,
+        exec: &mut Exec<'_>,
+        layer: usize,
+        x: Rows,
+        kept: &Kept,
+        outside: Option<Context>,
+        active: Rows,
+    ) {
+        self.keep(exec, layer, x, kept, outside, active);
+    }
+
+    /// The projections alone: all that the top layer of a prefix needs.
+    pub(super) fn project_only(&self, exec: &mut Exec<'_>, layer: usize, x: Rows, kept: &Kept) {
+        self.project(exec, layer, x, kept);
+    }
+
+    /// Turns `dy` into the gradient of the layer's input (left alone in the lowest layer). `outside` is the
+    /// context of an earlier prefix with the gradient to add to; `received` what later rows sent to the
+    /// keys and values of these tokens.
+    pub(super) fn backward(
+        &self,
+        exec: &mut Exec<'_>,
+        layer: usize,
+        x: Rows,
+        kept: &Kept,
+        dy: Rows,
+        s: &Backward,
+        outside: Option<(Context, ContextGradient)>,
+        received: Option<ContextGradient>,
+    ) {
+        self.mlp_back(exec, layer, kept, dy, s);
+        let output = self.ready(exec, layer, Site::Output);
+        let bits = kept.bits[Site::Output as usize];
+        output.input_back(exec, dy, s.d_attended, bits, self.pass.masks, true);
+        let inputs = self.plan(layer, Site::Output).inputs;
+        let pad = self.plan(layer, Site::Output).pad;
+        output.adapter_back(
+            exec,
+            kept.attended.columns(0, inputs),
+            kept.attended.columns(inputs, pad),
+            dy,
+            s.d_attended.columns(inputs, pad),
+            self.grads,
+            bits,
+            self.pass.masks,
+        );
+        self.attention_back(exec, kept, s, outside, received);
+        self.project_back(exec, layer, x, kept, dy, s);
+    }
+
+    fn mlp_back(&self, exec: &mut Exec<'_>, layer: usize, kept: &Kept, dy: Rows, s: &Backward) {
+        let plan = self.plan(layer, Site::Down);
+        let (inputs, pad) = (plan.inputs, plan.pad);
+        let bits = kept.bits[Site::Down as usize];
+        let down = self.ready(exec, layer, Site::Down);
+        down.input_back(exec, dy, s.d_active, bits, self.pass.masks, true);
+        exec.activate_back(kept.gate_up, s.d_active.columns(0, inputs));
+        // From here the first columns hold the activation again.
+        down.adapter_back(
+            exec,
+            s.d_active.columns(0, inputs),
+            kept.down_u,
+            dy,
+            s.d_active.columns(inputs, pad),
+            self.grads,
+            bits,
+            self.pass.masks,
+        );
+        let plan = self.plan(layer, Site::GateUp);
+        let (inputs, pad) = (plan.inputs, plan.pad);
+        let bits = kept.bits[Site::GateUp as usize];
+        let site = self.ready(exec, layer, Site::GateUp);
+        let dx = s.d_normed.columns(0, inputs + pad);
+        site.input_back(exec, kept.gate_up, dx, bits, self.pass.masks, true);
+        site.adapter_back(
+            exec,
+            kept.mlp_normed.columns(0, inputs),
+            kept.mlp_normed.columns(inputs, pad),
+            kept.gate_up,
+            dx.columns(inputs, pad),
+            self.grads,
+            bits,
+            self.pass.masks,
+        );
+        exec.norm_back(
+            dx.columns(0, inputs),
+            kept.middle,
+            self.layer(layer).mlp_norm,
+            kept.mlp_inv,
+            dy,
+            None,
+        );
+    }
+
+    fn attention_back(
+        &self,
+        exec: &mut Exec<'_>,
+        kept: &Kept,
+        s: &Backward,
+        outside: Option<(Context, ContextGradient)>,
+        received: Option<ContextGradient>,
+    ) {
+        let config = &self.base.config;
+        let gradients = |span: Span, context, received| Gradients {
+            d_out: s
+                .d_attended
+                .slice(span.from, span.tokens)
+                .columns(0, config.query_width()),
+            d_qkv: s.d_qkv.slice(span.from, span.tokens),
+            delta: s
+                .delta
+                .part(4 * config.heads * span.from, 4 * config.heads * span.tokens),
+            partial: s.partial,
+            context,
+            received,
+        };
+        let joint = (self.pass.joint > 0 && self.pass.own.is_some())
+            .then(|| ContextGradient::over(s.joint));
+        if joint.is_some() {
+            exec.zero(s.joint);
+        }
+        if let Some(span) = self.pass.own {
+            let into = joint.or(outside.map(|o| o.1));
+            let context = self.context(kept, outside.map(|o| o.0));
+            self.call(span, kept, context)
+                .backward(exec, &gradients(span, into, None));
+        }
+        if let Some(span) = self.pass.prefix {
+            self.call(span, kept, None)
+                .backward(exec, &gradients(span, None, joint.or(received)));
+        }
+    }
+
+    /// The backward of the projections. `s.d_qkv` holds the gradient of queries, keys and values.
+    fn project_back(
+        &self,
+        exec: &mut Exec<'_>,
+        layer: usize,
+        x: Rows,
+        kept: &Kept,
+        dy: Rows,
+        s: &Backward,
+    ) {
+        let config = &self.base.config;
+        let turned = config.heads + config.kv_heads;
+        exec.rope(
+            s.d_qkv,
+            self.pass.positions,
+            self.base.rope,
+            turned,
+            config.head_dim,
+            -1.0,
+        );
+        let plan = self.plan(layer, Site::Qkv);
+        let (inputs, pad) = (plan.inputs, plan.pad);
+        let bits = kept.bits[Site::Qkv as usize];
+        let want_input = layer > 0;
+        if pad == 0 && !want_input {
+            return;
+        }
+        let site = self.ready(exec, layer, Site::Qkv);
+        let dx = s.d_normed.columns(0, inputs + pad);
+        site.input_back(exec, s.d_qkv, dx, bits, self.pass.masks, want_input);
+        site.adapter_back(
+            exec,
+            kept.normed.columns(0, inputs),
+            kept.normed.columns(inputs, pad),
+            s.d_qkv,
+            dx.columns(inputs, pad),
+            self.grads,
+            bits,
+            self.pass.masks,
+        );
+        if want_input {
+            exec.norm_back(
+                dx.columns(0, inputs),
+                x,
+                self.layer(layer).attention_norm,
+                kept.inv,
+                dy,
+                None,
+            );
+        }
+    }
+
+    /// The top layer of a prefix: its gradient is what rows sent to its keys and values. Sets `dx`.
+    pub(super) fn project_only_back(
+        &self,
+        exec: &mut Exec<'_>,
+        layer: usize,
+        x: Rows,
+        kept: &Kept,
+        dx: Rows,
+        s: &Backward,
+        received: ContextGradient,
+    ) {
+        let (query, kv) = (self.base.config.query_width(), self.base.config.kv_width());
+        exec.zero(s.d_qkv.region());
+        exec.zero(dx.region());
+        exec.add_rows(s.d_qkv, query, received.keys, kv, false);
+        exec.add_rows(s.d_qkv, query + kv, received.values, kv, false);
+        self.project_back(exec, layer, x, kept, dx, s);
+    }
+}
+
+/// Keys and values among the columns of `qkv`.
+pub(super) fn context_of(config: &crate::config::ModelConfig, qkv: Rows) -> Context {
+    let (query, kv) = (config.query_width(), config.kv_width());
+    Context {
+        keys: qkv.columns(query, kv),
+        values: qkv.columns(query + kv, kv),
+    }
+}

@@ -1,0 +1,211 @@
+//! What the training loop asks of whoever computes: a loss and a gradient, an optimizer step, a judgement,
+//! answers. The loop knows no more of a CPU or a GPU than this; here is also the CPU's side of it.
+
+use std::sync::atomic::AtomicBool;
+
+use super::adamw::{self, AdamW};
+use super::batch::{Example, Group};
+use super::config::{LossMean, TrainConfig};
+use super::memory::Budget;
+use super::step::{BatchLoss, Masks, Runner};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::generate::Generator;
+use crate::nn::adapter::Adapter;
+use crate::nn::model::{Model, decoded_bytes};
+use crate::nn::pool::Pool;
+use crate::nn::ropes::Ropes;
+use crate::tensor::Matrix;
+
+/// A batch and all that its loss depends on besides the adapter.
+#[derive(Clone, Copy)]
+pub(crate) struct Work<'a> {
+    pub(crate) examples: &'a [Example],
+    pub(crate) groups: &'a [Group],
+    /// None: no dropout.
+    pub(crate) masks: Option<Masks>,
+    /// What the loss is the mean of.
+    pub(crate) mean: LossMean,
+    /// Most rows at a time.
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(dead_code, reason = "the CPU's budget holds the same number")
+    )]
+    pub(crate) micro_batch: Option<usize>,
+    pub(crate) cancel: &'a AtomicBool,
+}
+
+/// Whoever computes. The adapter and its moments may live elsewhere between [`Engine::begin`] and
+/// [`Engine::fetch`]: the host's copies are then stale.
+pub(crate) trait Engine {
+    fn config(&self) -> &ModelConfig;
+    /// Weights that tell this base from another.
+    fn print(&self) -> &[f32];
+    /// What the bits depend on besides the inputs: card, driver, libraries. Empty on the CPU.
+    fn numerics(&self) -> String;
+    fn weight_bytes(&self) -> u64;
+    /// Takes the adapter and its moments; no example is longer than `longest` ids.
+    fn begin(
+        &mut self,
+        adapter: &Adapter,
+        adam: &AdamW,
+        longest: usize,
+        config: &TrainConfig,
+    ) -> Result<()>;
+    /// Most bytes of activations at a time for a step over these groups.
+    fn activation_bytes(&self, work: Work<'_>) -> Result<u64>;
+    /// The gradient of the mean loss; gives the loss and the gradient's norm.
+    fn learn(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)>;
+    /// One optimizer step from that gradient, scaled by `factor`.
+    fn step(
+        &mut self,
+        adapter: &mut Adapter,
+        adam: &mut AdamW,
+        factor: f32,
+        lr: f64,
+        config: &TrainConfig,
+    ) -> Result<()>;
+    /// The loss alone.
+    fn judge(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<BatchLoss>;
+    /// Brings the host's copies up to date.
+    fn fetch(&mut self, adapter: &mut Adapter, adam: &mut AdamW) -> Result<()>;
+    /// Greedy answers of the model as it stands.
+    fn answer(
+        &mut self,
+        adapter: &Adapter,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        stop: &[u32],
+    ) -> Result<Vec<Vec<u32>>>;
+}
+
+/// The CPU.
+pub(super) struct Cpu<'m> {
+    model: &'m mut Model,
+    budget: Option<Budget>,
+    rope: Ropes,
+    pool: Pool,
+    grads: Option<Matrix>,
+}
+
+impl<'m> Cpu<'m> {
+    pub(super) fn new(model: &'m mut Model) -> Self {
+        let rope = Ropes::new(model.config(), 0);
+        Self {
+            model,
+            budget: None,
+            rope,
+            pool: Pool::default(),
+            grads: None,
+        }
+    }
+
+    fn budget(&self) -> Budget {
+        self.budget.expect("the loop begins before it works")
+    }
+
+    fn run<T>(
+        &mut self,
+        adapter: &Adapter,
+        work: Work<'_>,
+        go: impl FnOnce(&Runner<'_>, &mut Pool) -> Result<T>,
+    ) -> Result<T> {
+        let mut pool = std::mem::take(&mut self.pool);
+        let runner = Runner {
+            model: self.model,
+            adapter,
+            rope: &self.rope,
+            examples: work.examples,
+            budget: self.budget(),
+            mean: work.mean,
+            cancel: work.cancel,
+        };
+        let result = go(&runner, &mut pool);
+        self.pool = pool;
+        result
+    }
+}
+
+impl Engine for Cpu<'_> {
+    fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    fn print(&self) -> &[f32] {
+        &self.model.final_norm
+    }
+
+    fn numerics(&self) -> String {
+        String::new()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        decoded_bytes(self.model.config())
+    }
+
+    fn begin(
+        &mut self,
+        adapter: &Adapter,
+        _: &AdamW,
+        longest: usize,
+        config: &TrainConfig,
+    ) -> Result<()> {
+        let shape = self.model.config();
+        self.rope = Ropes::new(shape, longest);
+        self.budget = Some(Budget::new(shape, adapter.config().r, config));
+        self.model.attach(adapter)
+    }
+
+    fn activation_bytes(&self, work: Work<'_>) -> Result<u64> {
+        let peaks = work
+            .groups
+            .iter()
+            .map(|g| self.budget().peak(work.examples, g));
+        Ok(peaks.max().unwrap_or(0))
+    }
+
+    fn learn(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)> {
+        let mut grads = self.pool.zeros(1, adapter.values().len());
+        let loss = self.run(adapter, work, |runner, pool| {
+            runner.learn(work.groups, work.masks, grads.data_mut(), pool)
+        })?;
+        let norm = adamw::norm(grads.data());
+        self.grads = Some(grads);
+        Ok((loss, norm))
+    }
+
+    fn step(
+        &mut self,
+        adapter: &mut Adapter,
+        adam: &mut AdamW,
+        factor: f32,
+        lr: f64,
+        config: &TrainConfig,
+    ) -> Result<()> {
+        let grads = self.grads.take().expect("a step follows a gradient");
+        adam.step(adapter.values_mut(), grads.data(), factor, lr, config);
+        self.pool.give(grads);
+        self.model.attach(adapter)
+    }
+
+    fn judge(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<BatchLoss> {
+        self.run(adapter, work, |runner, pool| {
+            runner.judge(work.groups, pool)
+        })
+    }
+
+    fn fetch(&mut self, adapter: &mut Adapter, _: &mut AdamW) -> Result<()> {
+        // The values may have been replaced by the best ones.
+        self.model.attach(adapter)
+    }
+
+    fn answer(
+        &mut self,
+        adapter: &Adapter,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        stop: &[u32],
+    ) -> Result<Vec<Vec<u32>>> {
+        Generator::attached(self.model, Some(adapter)).generate(prompts, max_new, stop)
+    }
+}

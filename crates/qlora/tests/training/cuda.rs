@@ -1,0 +1,357 @@
+//! The CUDA engine against the CPU and against PEFT: decoded bits, f32 training, shared prefixes, dropout,
+//! and equal bytes whatever is kept. Without a GPU each test says so and passes.
+
+use std::sync::atomic::AtomicBool;
+
+use qlora::cuda::{Base, CudaEngine, Device, Element, Keep, Options, Precision, available, bench};
+use qlora::peft::PeftAdapter;
+use qlora::train::{Example, Schedule, TrainConfig, TrainReport, train, train_on_gpu};
+use qlora::weights::ModelFiles;
+use qlora::{Adapter, Dtype, LoraConfig, Matrix, Model, Nf4Tensor, Quantization, Target};
+use safetensors::SafeTensors;
+
+use crate::peft_refs::{batch, distance, floats, golden, name, settings};
+
+/// A GPU test that finds no GPU has shown nothing: it says so.
+fn without_gpu() -> bool {
+    let none = !available();
+    if none {
+        eprintln!("skipped: there is no GPU here");
+    }
+    none
+}
+
+fn noise(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed;
+    (0..count)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / 16_777_216.0 - 0.5) * 0.2
+        })
+        .collect()
+}
+
+fn bits(matrix: &Matrix) -> Vec<u32> {
+    matrix.data().iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn decoding_and_encoding_give_the_cpu_s_bits() {
+    if without_gpu() {
+        return;
+    }
+    let mut values = noise(256 * 192, 3);
+    // A block of zeros, one with a single outlier, one of denormals.
+    values[..64].fill(0.0);
+    values[64..128].fill(1e-3);
+    values[70] = 900.0;
+    values[128..192].iter_mut().for_each(|v| *v *= 1e-38);
+    let weight = Matrix::new(256, 192, values);
+    for double in [true, false] {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+            let tensor = Nf4Tensor::quantize_as(&weight, double, dtype).unwrap();
+            assert_eq!(
+                bench::encoded(&weight, double).unwrap(),
+                tensor.packed(),
+                "codes, double {double}"
+            );
+            let want = tensor.dequantize();
+            assert_eq!(
+                bits(&bench::decoded(&tensor, Element::F32).unwrap()),
+                bits(&want),
+                "{dtype:?} to f32"
+            );
+            let rounded = want.data().iter().map(|v| Dtype::Bf16.round(*v)).collect();
+            let rounded = Matrix::new(256, 192, rounded);
+            assert_eq!(
+                bits(&bench::decoded(&tensor, Element::Bf16).unwrap()),
+                bits(&rounded),
+                "{dtype:?} to bf16"
+            );
+        }
+    }
+}
+
+fn base(files: &ModelFiles, element: Element, quantization: Quantization) -> Base {
+    Base::load(
+        Device::open().unwrap(),
+        files,
+        Precision {
+            element,
+            quantization,
+        },
+        256,
+    )
+    .unwrap()
+}
+
+fn on_gpu(
+    base: Base,
+    start: &Adapter,
+    examples: &[Example],
+    config: &TrainConfig,
+    keep: Option<Keep>,
+) -> (Base, Adapter, TrainReport) {
+    let mut adapter = start.clone();
+    let mut engine = CudaEngine::new(base, &adapter, Options { keep, memory: None }).unwrap();
+    let report = train_on_gpu(
+        &mut engine,
+        &mut adapter,
+        examples,
+        &[],
+        config,
+        None,
+        &mut |_| {},
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    (engine.into_base(), adapter, report)
+}
+
+fn on_cpu(
+    model: &mut Model,
+    start: &Adapter,
+    examples: &[Example],
+    config: &TrainConfig,
+) -> (Adapter, TrainReport) {
+    let mut adapter = start.clone();
+    let report = train(
+        model,
+        &mut adapter,
+        examples,
+        &[],
+        config,
+        None,
+        &mut |_| {},
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    (adapter, report)
+}
+
+/// The reference adapter with another dropout.
+fn reference(model: &qlora::ModelConfig, dropout: f32) -> Adapter {
+    let stored =
+        Adapter::from_peft(model, &PeftAdapter::load(&golden("tiny_lora")).unwrap()).unwrap();
+    let mut adapter = Adapter::zeros(
+        model,
+        &LoraConfig {
+            dropout,
+            ..stored.config().clone()
+        },
+    )
+    .unwrap();
+    adapter.values_mut().copy_from_slice(stored.values());
+    adapter
+}
+
+#[test]
+fn f32_training_is_peft_s() {
+    if without_gpu() {
+        return;
+    }
+    for (folder, file) in [
+        ("tiny_f32", "train_f32"),
+        ("tiny_bnb4_dq_f32", "train_nf4dq_f32"),
+        ("tiny_bnb4_sq_f32", "train_nf4sq_f32"),
+    ] {
+        let bytes = std::fs::read(golden(&format!("{file}.safetensors"))).unwrap();
+        let want = SafeTensors::deserialize(&bytes).unwrap();
+        let files = ModelFiles::open(golden(folder)).unwrap();
+        let start = reference(&files.config().unwrap(), 0.0);
+        let base = base(&files, Element::F32, Quantization::None);
+        let (base, _, report) = on_gpu(base, &start, &batch(), &settings(4, 1e-2), None);
+        for (step, want) in report.steps.iter().zip(floats(&want, "losses")) {
+            assert!(
+                (step.loss / f64::from(want) - 1.0).abs() < 1e-5,
+                "{file}: {} {want}",
+                step.loss
+            );
+        }
+        let (_, after, _) = on_gpu(base, &start, &batch(), &settings(3, 1e-2), None);
+        for slot in after.slots() {
+            for (half, range) in [("A", &slot.a), ("B", &slot.b)] {
+                let want = floats(&want, &format!("after3.{}", name(slot, half)));
+                let far = distance(&after.values()[range.clone()], &want);
+                assert!(
+                    far < 1e-4,
+                    "{file}: {} after three steps: {far}",
+                    name(slot, half)
+                );
+            }
+        }
+    }
+}
+
+/// Rows behind one prefix, one odd row among them.
+fn rows() -> Vec<Example> {
+    let ids = |seed: u32, count: u32| (0..count).map(move |i| 3 + (seed * 131 + i * 37) % 250);
+    (0..9u32)
+        .map(|i| {
+            let prefix = if i == 4 { ids(9, 21) } else { ids(1, 21) };
+            let ids: Vec<u32> = prefix.chain(ids(20 + i, 5 + i)).collect();
+            let labels = (0..ids.len()).map(|p| p > 22).collect();
+            Example {
+                id: format!("row {i}"),
+                ids,
+                labels,
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn shared_prefixes_dropout_and_micro_batches_are_the_cpu_s() {
+    if without_gpu() {
+        return;
+    }
+    let files = ModelFiles::open(golden("tiny_bnb4_dq_f32")).unwrap();
+    let mut model = Model::load(&files, Quantization::None).unwrap();
+    let mut card = base(&files, Element::F32, Quantization::None);
+    for dropout in [0.0, 0.25] {
+        let start = reference(model.config(), dropout);
+        for (micro, shared) in [
+            (None, true),
+            (Some(1), true),
+            (Some(3), true),
+            (None, false),
+        ] {
+            let config = TrainConfig {
+                batch: 9,
+                micro_batch: micro,
+                shared_prefix: shared,
+                epochs: 3,
+                lr: 1e-2,
+                schedule: Schedule::Constant,
+                warmup_ratio: 0.0,
+                ..TrainConfig::default()
+            };
+            let (want, report) = on_cpu(&mut model, &start, &rows(), &config);
+            for keep in [Keep::Everything, Keep::Inputs] {
+                let (back, got, gpu) = on_gpu(card, &start, &rows(), &config, Some(keep));
+                card = back;
+                let place =
+                    format!("dropout {dropout}, micro {micro:?}, shared {shared}, {keep:?}");
+                let off = (gpu.steps[0].grad_norm / report.steps[0].grad_norm - 1.0).abs();
+                assert!(
+                    off < 1e-4,
+                    "{place}: norm of the first gradient off by {off}"
+                );
+                let far = distance(got.values(), want.values());
+                assert!(far < 1e-4, "{place}: adapter off by {far}");
+            }
+        }
+    }
+}
+
+/// A small model with heads of 64 that the tiled attention serves, through the file format.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({
+        "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
+        "vocab_size": 512, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 3,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "rope_theta": 10000.0,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "max_position_embeddings": 512,
+        "torch_dtype": "float32", "sliding_window": null, "attention_dropout": 0.0
+    });
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let mut tensors: Vec<(String, Vec<usize>)> = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![512, 512]),
+        ("lm_head.weight".to_owned(), vec![512, 512]),
+        ("model.norm.weight".to_owned(), vec![512]),
+    ];
+    for layer in 0..3 {
+        let mut add = |name: &str, shape: &[usize]| {
+            tensors.push((
+                format!("model.layers.{layer}.{name}.weight"),
+                shape.to_vec(),
+            ))
+        };
+        add("self_attn.q_proj", &[512, 512]);
+        add("self_attn.k_proj", &[128, 512]);
+        add("self_attn.v_proj", &[128, 512]);
+        add("self_attn.o_proj", &[512, 512]);
+        add("mlp.gate_proj", &[1024, 512]);
+        add("mlp.up_proj", &[1024, 512]);
+        add("mlp.down_proj", &[512, 1024]);
+        add("input_layernorm", &[512]);
+        add("post_attention_layernorm", &[512]);
+    }
+    let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .enumerate()
+        .map(|(i, (name, shape))| {
+            let mut values = noise(shape.iter().product(), i as u64 + 1);
+            if shape.len() == 1 {
+                values.iter_mut().for_each(|v| *v += 1.0);
+            }
+            (name, shape, Dtype::F32.encode(&values))
+        })
+        .collect();
+    let views = data.iter().map(|(name, shape, bytes)| {
+        (
+            name.clone(),
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
+                .unwrap(),
+        )
+    });
+    let file = safetensors::serialize(views, None).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    dir
+}
+
+#[test]
+fn bf16_is_near_and_gives_the_same_bytes_whatever_is_kept() {
+    if without_gpu() {
+        return;
+    }
+    let dir = folder();
+    let files = ModelFiles::open(dir.path()).unwrap();
+    let quantization = Quantization::Nf4 { double: true };
+    let mut model = Model::load(&files, quantization).unwrap();
+    let lora = LoraConfig {
+        r: 8,
+        alpha: 16.0,
+        dropout: 0.05,
+        targets: Target::ALL.to_vec(),
+        seed: 1,
+    };
+    let start = Adapter::new(model.config(), &lora).unwrap();
+    let config = TrainConfig {
+        batch: 9,
+        epochs: 4,
+        lr: 1e-2,
+        ..TrainConfig::default()
+    };
+    let (_, want) = on_cpu(&mut model, &start, &rows(), &config);
+    let mut card = base(&files, Element::Bf16, quantization);
+    let mut first: Option<Adapter> = None;
+    for keep in [
+        Keep::Everything,
+        Keep::Everything,
+        Keep::Inputs,
+        Keep::Offloaded,
+    ] {
+        let (back, got, report) = on_gpu(card, &start, &rows(), &config, Some(keep));
+        card = back;
+        // Later steps start from other adapters: they are only near.
+        for (i, (a, b)) in report.steps.iter().zip(&want.steps).enumerate() {
+            let (loss, norm) = if i == 0 { (5e-4, 2e-2) } else { (5e-2, 2e-1) };
+            let (off, norm_off) = (a.loss / b.loss - 1.0, a.grad_norm / b.grad_norm - 1.0);
+            assert!(off.abs() < loss, "{keep:?}, step {i}: loss off by {off}");
+            assert!(
+                norm_off.abs() < norm,
+                "{keep:?}, step {i}: norm off by {norm_off}"
+            );
+        }
+        let before = first.get_or_insert_with(|| got.clone());
+        let same = before
+            .values()
+            .iter()
+            .zip(got.values())
+            .all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{keep:?} gives other bytes");
+    }
+}

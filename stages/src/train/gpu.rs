@@ -1,0 +1,58 @@
+//! Training on the first NVIDIA GPU that is visible. Compiled with the feature `cuda` alone.
+//!
+//! Promises the same rows, order, masks and settings as on the CPU; the log says which card it was.
+
+use qlora::cuda::{self, CudaEngine, Device, Element, Options, Precision};
+use qlora::train::{TrainReport, train_on_gpu};
+use qlora::{Adapter, LoraConfig};
+
+use super::Job;
+use super::telling::Telling;
+use crate::base::engine;
+use crate::contract::{Context, StageError};
+
+impl Job<'_> {
+    pub(super) fn on_gpu(
+        &self,
+        lora: &LoraConfig,
+        ctx: &Context<'_>,
+    ) -> Result<(Adapter, TrainReport), StageError> {
+        let device = Device::open().map_err(|error| engine(&error))?;
+        ctx.log(format!("training on {}", device.info().numerics()));
+        let precision = Precision {
+            element: Element::Bf16,
+            quantization: self.quantization,
+        };
+        let base = cuda::Base::load(device, &self.base.files, precision, self.positions())
+            .map_err(|error| engine(&error))?;
+        let mut adapter = Adapter::new(base.config(), lora).map_err(|error| engine(&error))?;
+        let mut running =
+            CudaEngine::new(base, &adapter, Options::default()).map_err(|error| engine(&error))?;
+        let mut telling = Telling::new(ctx, self.base);
+        let done = train_on_gpu(
+            &mut running,
+            &mut adapter,
+            self.rows,
+            self.val,
+            self.config,
+            Some(&ctx.checkpoint),
+            &mut |event| telling.tell(event),
+            ctx.cancel,
+        )
+        .map_err(|error| engine(&error))?;
+        Ok((adapter, done))
+    }
+
+    /// Longest row, or longest prompt with its answer.
+    fn positions(&self) -> usize {
+        let rows = self.rows.iter().chain(self.val).map(|row| row.ids.len());
+        let samples = self.config.samples.iter().flat_map(|samples| {
+            let longest = samples
+                .prompts
+                .iter()
+                .map(|(_, ids)| ids.len() + samples.max_new);
+            longest.collect::<Vec<_>>()
+        });
+        rows.chain(samples).max().unwrap_or(1)
+    }
+}
