@@ -1,5 +1,6 @@
 //! The remote's protocol against a store in memory that lies, breaks and forgets.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(clippy::disallowed_methods, reason = "tests write what they like")]
 
 use std::collections::BTreeMap;

@@ -41,6 +41,7 @@ impl Drop for Moto {
 }
 
 /// The server with a bucket called `bucket`; nothing where there is no moto, and that is said.
+#[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
 fn moto() -> Option<Moto> {
     let Some(moto) = start() else {
         let skipped = "SKIPPED: no moto (pip install 'moto[server]'): nothing is known of S3";
