@@ -159,7 +159,7 @@ class Attention:
             k.launch(f"attention_forward_bf16_hd{self.hd}", (ceil(t, 64), self.heads), 128, shared, self.p)
         else:
             m = self.maps[128]
-            k.launch("attention_forward_sm90_hd128", (self.heads, ceil(t, 128)), 384, 164864, self.p, m[0], m[2], m[3])
+            k.launch("attention_forward_sm90_hd128", (self.heads * ceil(t, 128),), 384, 164992, self.p, m[0], m[2], m[3])
 
     def delta_pass(self):
         if self.dtype != torch.float32:
@@ -174,7 +174,7 @@ class Attention:
             k.launch(f"attention_dq_bf16_hd{self.hd}", (ceil(t, 64), self.heads), 128, shared, self.p)
         else:
             m = self.maps
-            k.launch("attention_dq_sm90_hd128", (self.heads, ceil(t, 128)), 384, 197632, self.p, m[128][0], m[128][1],
+            k.launch("attention_dq_sm90_hd128", (self.heads * ceil(t, 128),), 384, 197888, self.p, m[128][0], m[128][1],
                      m[64][0], m[64][2], m[64][3])
 
     def dkv_pass(self):
@@ -189,7 +189,7 @@ class Attention:
             k.launch(f"attention_dkv_bf16_hd{self.hd}", (blocks, self.kv_heads, 2 if self.hd == 256 else 1), 128, shared, self.p)
         else:
             m = self.maps
-            k.launch("attention_dkv_sm90_hd128", (self.kv_heads, blocks), 384, 199168, self.p, m[64][0], m[64][1],
+            k.launch("attention_dkv_sm90_hd128", (self.kv_heads * blocks,), 384, 200960, self.p, m[64][0], m[64][1],
                      m[128][0], m[128][2], m[128][3])
         if self.prefix > 0:
             k.launch("attention_prefix_sum", (ceil(self.prefix * self.narrow, 1024),), 256, 0, self.p)

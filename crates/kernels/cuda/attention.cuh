@@ -71,6 +71,15 @@ __device__ KeyTiles key_tiles(const Params& p, int q0, int q1) {
   return t;
 }
 
+/// Which head and tile a block of a one-dimensional grid takes: heads in groups of eight (their keys
+/// stay in the L2 cache together), in a group tile after tile, so that the order of tiles is the
+/// order of starting.
+struct BlockPlace { int head, tile; };
+__device__ inline BlockPlace place(int block, int heads, int tiles) {
+  const int first = block / (8 * tiles) * 8, group = min(8, heads - first), rest = block - first * tiles;
+  return {first + rest % group, rest / group};
+}
+
 /// Inclusive range of columns that count for one row of a tile.
 struct Bounds {
   int lo, hi;
