@@ -15,6 +15,7 @@ pub mod nf4;
 pub mod nn;
 mod ops;
 pub mod peft;
+pub mod products;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;

@@ -29,6 +29,7 @@ pub(super) fn write(
     let report = json!({
         "rows": { "train": rows.0, "val": rows.1 },
         "tokens": { "computed": tokens, "without_sharing": separate, "labels": total(|step| step.labels) },
+        "numerics": done.units,
         "returned_step": done.returned_step,
         "best": done.best,
         "steps": done.steps,

@@ -29,6 +29,7 @@ impl<'a> Telling<'a> {
                 steps,
                 trainable,
                 resumed,
+                units,
                 weight_bytes,
                 adapter_bytes,
                 activation_bytes,
@@ -42,6 +43,12 @@ impl<'a> Telling<'a> {
                 ));
                 if resumed > 0 {
                     self.ctx.log(format!("resumed after step {resumed}"));
+                }
+                if units.len() > 1 {
+                    self.ctx.warn(
+                        "train::units",
+                        format!("this run has multiplied on {}: its adapter will not be byte-equal to an uninterrupted run's, only equal within rounding", units.join(", then on ")),
+                    );
                 }
                 self.ctx.progress("training", resumed, Some(steps), "steps");
             }

@@ -1,4 +1,5 @@
-//! Matrix products on strided views, through the `gemm` crate (AVX-512 where the machine has it).
+//! Matrix products on strided views: on the tile unit where the machine has one and the shape is worth
+//! it, else through the `gemm` crate (AVX-512 where the machine has it).
 //!
 //! Promises: views are checked against their slices before the product starts, so the one unsafe call
 //! is contained here; the bits do not depend on the number of threads, because the crate cuts the inner
@@ -6,6 +7,8 @@
 
 use gemm::Parallelism;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::skinny;
 
 /// A read-only strided matrix.
@@ -45,7 +48,7 @@ impl<'a> View<'a> {
         }
     }
 
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
@@ -56,6 +59,11 @@ impl<'a> View<'a> {
             "the rows of a transposed view lie scattered"
         );
         &self.data[row * self.row_stride..][..self.cols]
+    }
+
+    /// Rows are contiguous runs (of a transposed view, the columns are).
+    pub(super) fn lies_along_rows(&self) -> bool {
+        self.col_stride == 1
     }
 
     /// Both operands of `a . b` lie in rows along the inner dimension.
@@ -87,6 +95,15 @@ impl<'a> ViewMut<'a> {
         }
     }
 
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The slice in which the rows lie.
+    pub(super) fn values(&mut self) -> &mut [f32] {
+        self.data
+    }
+
     pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
         &mut self.data[row * self.stride..][..self.cols]
     }
@@ -115,6 +132,19 @@ pub(crate) enum Write {
     Add,
 }
 
+fn check(dst: &ViewMut<'_>, a: View<'_>, b: View<'_>) {
+    assert_eq!(a.cols, b.rows, "inner dimensions of a product");
+    assert_eq!((dst.rows, dst.cols), (a.rows, b.cols), "shape of a product");
+}
+
+/// Whether large products of this process run on the tile unit.
+pub(crate) fn has_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return amx::serves_machine();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// `dst = scale * a . b`, or `dst += scale * a . b`.
 ///
 /// Shapes: `dst` is `m x n`, `a` is `m x k`, `b` is `k x n`.
@@ -126,9 +156,30 @@ pub(crate) fn gemm(
     scale: f32,
     threads: Threads,
 ) {
-    assert_eq!(a.cols, b.rows, "inner dimensions of a product");
-    assert_eq!((dst.rows, dst.cols), (a.rows, b.cols), "shape of a product");
-    if View::along_inner(a, b) && skinny::serves(a.rows, b.cols, a.cols) {
+    check(&dst, a, b);
+    #[cfg(target_arch = "x86_64")]
+    if amx::serves(a.rows, b.cols, a.cols) && !few_rows(a, b) {
+        amx::product(&mut dst, write, a, b, scale, threads == Threads::All);
+        return;
+    }
+    on_vectors(dst, write, a, b, scale, threads);
+}
+
+fn few_rows(a: View<'_>, b: View<'_>) -> bool {
+    View::along_inner(a, b) && skinny::serves(a.rows, b.cols, a.cols)
+}
+
+/// [`gemm`] without the tile unit.
+pub(crate) fn on_vectors(
+    mut dst: ViewMut<'_>,
+    write: Write,
+    a: View<'_>,
+    b: View<'_>,
+    scale: f32,
+    threads: Threads,
+) {
+    check(&dst, a, b);
+    if few_rows(a, b) {
         skinny::product(&mut dst, write, a, b.t(), scale, threads == Threads::All);
         return;
     }

@@ -4,6 +4,8 @@
 //! Promise: the bits of a result do not depend on the number of threads. Every reduction has a fixed
 //! order, and work is cut by shape, never by the number of workers. Nothing here knows of models.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(crate) mod attention;
 mod attention_block;
 pub(crate) mod cross_entropy;

@@ -25,6 +25,10 @@ pub(super) struct LoopState {
     pub(super) version: u32,
     /// Of settings, adapter shape, examples and base.
     pub(super) fingerprint: u64,
+    /// What multiplied its matrices, in order of first use. Rounding depends on it, so a run with two has the
+    /// bytes of neither.
+    #[serde(default)]
+    pub(super) units: Vec<String>,
     pub(super) steps: Vec<StepRecord>,
     pub(super) validations: Vec<Validation>,
     pub(super) best: Option<Validation>,
@@ -39,11 +43,19 @@ impl LoopState {
         Self {
             version: VERSION,
             fingerprint,
+            units: Vec::new(),
             steps: Vec::new(),
             validations: Vec::new(),
             best: None,
             stale: 0,
             stopped: false,
+        }
+    }
+
+    /// Notes what multiplies from here on.
+    pub(super) fn use_unit(&mut self, unit: &str) {
+        if !self.units.iter().any(|u| u == unit) {
+            self.units.push(unit.to_owned());
         }
     }
 
@@ -227,6 +239,18 @@ mod tests {
             .map(|e| e.unwrap().file_name())
             .collect();
         assert_eq!(left, [NAME], "nothing is left aside");
+    }
+
+    #[test]
+    fn a_unit_is_noted_once_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut progress = progress();
+        for unit in ["amx-bf16x6", "amx-bf16x6", "f32"] {
+            progress.state.use_unit(unit);
+        }
+        save(dir.path(), &progress).unwrap();
+        let back = load(dir.path(), 77, 3).unwrap().unwrap();
+        assert_eq!(back.state.units, ["amx-bf16x6", "f32"]);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub enum TrainEvent {
         validation: usize,
         /// Steps already done by an earlier run.
         resumed: u64,
+        /// What multiplied its matrices so far and does from here on ([`crate::products::Unit`]); more than
+        /// one, and the run's bytes are not those of an uninterrupted one.
+        units: Vec<String>,
         /// Bytes: frozen weights, adapter with moments, activations at their planned most.
         weight_bytes: u64,
         adapter_bytes: u64,
@@ -83,6 +86,8 @@ pub enum TrainEvent {
 /// The whole run, the parts before a resume included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainReport {
+    /// What multiplied its matrices ([`crate::products::Unit`]), in order of first use.
+    pub units: Vec<String>,
     pub steps: Vec<StepRecord>,
     pub validations: Vec<Validation>,
     /// The validation with the lowest loss.

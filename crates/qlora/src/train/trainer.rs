@@ -19,6 +19,7 @@ use crate::nn::adapter::Adapter;
 use crate::nn::model::{Model, decoded_bytes};
 use crate::nn::pool::Pool;
 use crate::ops::rope::RopeTable;
+use crate::products::Unit;
 
 /// Trains `adapter` on `train`, judging it on `val`.
 ///
@@ -98,12 +99,13 @@ impl<'a> Run<'a> {
             .map(|dir| checkpoint::load(dir, fingerprint, len))
             .transpose()?
             .flatten();
-        let progress = stored.unwrap_or_else(|| Progress {
+        let mut progress = stored.unwrap_or_else(|| Progress {
             state: LoopState::new(fingerprint),
             values: adapter.values().to_vec(),
             adam: AdamW::new(len),
             best: None,
         });
+        progress.state.use_unit(&Unit::here().to_string());
         adapter.values_mut().copy_from_slice(&progress.values);
         model.attach(adapter)?;
         let shape = model.config();
@@ -149,6 +151,7 @@ impl<'a> Run<'a> {
             examples: self.train.len(),
             validation: self.val.len(),
             resumed: done,
+            units: self.progress.state.units.clone(),
             weight_bytes: decoded_bytes(self.model.config()),
             // Values, their copy beside the weights, gradient and two moments.
             adapter_bytes: 5 * 4 * values,
@@ -357,6 +360,7 @@ impl<'a> Run<'a> {
             Stop::Finished
         };
         Ok(TrainReport {
+            units: state.units,
             steps: state.steps,
             validations: state.validations,
             best: state.best,
