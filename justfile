@@ -27,6 +27,10 @@ smoke: build
 laptop: build
     target/release/tunesmith
 
+# the laptop profile's promises on the real model: `just prove cold` (a whole run), `just prove kill` (a few minutes)
+prove kind: build
+    tests/laptop/prove.sh {{kind}}
+
 # kill -9 at random moments of runs, 500 times (a few minutes); `just crash 50 7` for 50 with seed 7
 crash points="500" seed="1":
     CRASH_POINTS={{points}} CRASH_SEED={{seed}} cargo test --release --workspace --test cli -- campaign --nocapture
