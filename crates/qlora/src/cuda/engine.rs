@@ -171,11 +171,6 @@ impl CudaEngine {
         device.download(self.second, &mut adam.second)
     }
 
-    /// The gradient of the last batch.
-    pub(crate) fn gradient(&self, into: &mut [f32]) -> Result<()> {
-        self.base().device.download(self.grads, into)
-    }
-
     /// The gradient of the mean loss, left on the card; gives the loss and the gradient's norm.
     pub(crate) fn learn(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
         let (plans, peak) = self.plans(work, true)?;

@@ -43,6 +43,20 @@ pub(super) fn logits(
 ) -> Rows {
     let normed = exec.rows(count, base.config.hidden);
     let inv = exec.floats(count);
+    let logits = exec.rows(count, base.config.vocab);
+    norm_and_product(exec, base, hidden, index, (normed, inv), logits);
+    logits
+}
+
+/// The final norm of chosen rows, and their product with the head.
+fn norm_and_product(
+    exec: &mut Exec<'_>,
+    base: &Base,
+    hidden: Rows,
+    index: Region,
+    (normed, inv): (Rows, Region),
+    logits: Rows,
+) {
     exec.norm(
         hidden,
         base.final_norm,
@@ -51,7 +65,6 @@ pub(super) fn logits(
         inv,
         Some(index),
     );
-    let logits = exec.rows(count, base.config.vocab);
     exec.product(&Product {
         a: normed,
         a_t: false,
@@ -61,7 +74,6 @@ pub(super) fn logits(
         alpha: 1.0,
         add: None,
     });
-    logits
 }
 
 /// Writes each label's loss to `losses`. With `into`, sets it to the gradient of their weighted sum.
@@ -90,23 +102,7 @@ pub(super) fn losses(
             normed.slice(0, count),
             all.slice(0, count),
         );
-        exec.norm(
-            hidden,
-            base.final_norm,
-            base.config.rms_eps,
-            normed,
-            inv,
-            Some(index),
-        );
-        exec.product(&Product {
-            a: normed,
-            a_t: false,
-            b: base.head,
-            b_t: true,
-            out: logits,
-            alpha: 1.0,
-            add: None,
-        });
+        norm_and_product(exec, base, hidden, index, (normed, inv), logits);
         exec.cross_entropy(
             logits,
             part(labels.targets),

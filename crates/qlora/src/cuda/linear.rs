@@ -130,7 +130,6 @@ pub(super) struct Ready<'a> {
     /// A, padded: `pad x inputs`.
     down: Option<Rows>,
     masked: Option<Region>,
-    values: Region,
 }
 
 /// Decodes a site. `values` are the adapter's.
@@ -175,7 +174,6 @@ pub(super) fn ready<'a>(
         weight: rows,
         down,
         masked: scratch.masked,
-        values,
     }
 }
 
@@ -380,10 +378,5 @@ impl Ready<'_> {
             }
             start = end;
         }
-    }
-
-    /// The adapter's values, for those that look further.
-    pub(super) fn values(&self) -> Region {
-        self.values
     }
 }
