@@ -2,7 +2,9 @@
 # Makes a CUDA 13.0 toolkit (nvcc and headers) in the folder given, from wheels of the Python package index:
 # enough to compile the kernels on a machine without CUDA. Prints what CUDA_HOME must be.
 set -euo pipefail
-target=${1:?usage: toolkit.sh FOLDER}
+mkdir -p "${1:?usage: toolkit.sh FOLDER}"
+# Build scripts run in their crate's folder: a relative path would not be found from there.
+target=$(cd "$1" && pwd)
 home=$target/nvidia/cu13
 if [ ! -x "$home/bin/nvcc" ]; then
     python3 -m pip install --quiet --no-deps --only-binary=:all: --target "$target" \
