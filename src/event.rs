@@ -42,6 +42,9 @@ pub enum Event {
         /// Whether it was brought back from the store (its key changed back) rather than
         /// being the last run's result.
         restored: bool,
+        /// Whether its bytes are at the remote; they come when something reads them.
+        #[serde(default)]
+        remote: bool,
         /// Milliseconds it took when it was made.
         #[serde(default)]
         made_millis: u64,
@@ -151,6 +154,52 @@ pub enum Event {
         /// Stage id.
         stage: String,
     },
+    /// Bytes go to the remote or come from it.
+    RemoteProgress {
+        /// Stage id.
+        stage: String,
+        /// `pull` or `push`.
+        doing: String,
+        /// Bytes so far.
+        bytes: u64,
+        /// Bytes of its result.
+        total: u64,
+    },
+    /// A stage's result came from the remote: it is in the store and shown.
+    StagePulled {
+        /// Stage id.
+        stage: String,
+        /// Blobs that came; the others were here.
+        blobs: usize,
+        /// Their bytes.
+        bytes: u64,
+        /// Milliseconds it took.
+        millis: u64,
+    },
+    /// A stage's result is at the remote.
+    StagePushed {
+        /// Stage id.
+        stage: String,
+        /// Blobs that went there; the others were there.
+        blobs: usize,
+        /// Their bytes.
+        bytes: u64,
+        /// Milliseconds it took.
+        millis: u64,
+    },
+    /// What moved between the store and the remote in the whole run.
+    RemoteDone {
+        /// Its address.
+        remote: String,
+        /// Results that came.
+        pulled: usize,
+        /// Their bytes.
+        pulled_bytes: u64,
+        /// Results that went.
+        pushed: usize,
+        /// Their bytes.
+        pushed_bytes: u64,
+    },
     /// A gate was looked at.
     Gate {
         /// Stage id.
@@ -222,6 +271,7 @@ mod tests {
                 stage: text(),
                 metrics: BTreeMap::new(),
                 restored: true,
+                remote: false,
                 made_millis: 0,
                 made_at: text(),
                 key: text(),
@@ -275,7 +325,40 @@ mod tests {
                 because: text(),
             },
             Event::StageSkipped { .. } => Event::StageReady { stage: text() },
-            Event::StageReady { .. } => Event::Gate {
+            later => return after_ready(later),
+        })
+    }
+
+    /// The second half of [`after`], from `StageReady` on.
+    fn after_ready(event: &Event) -> Option<Event> {
+        let text = String::new;
+        Some(match event {
+            Event::StageReady { .. } => Event::RemoteProgress {
+                stage: text(),
+                doing: text(),
+                bytes: 0,
+                total: 0,
+            },
+            Event::RemoteProgress { .. } => Event::StagePulled {
+                stage: text(),
+                blobs: 0,
+                bytes: 0,
+                millis: 0,
+            },
+            Event::StagePulled { .. } => Event::StagePushed {
+                stage: text(),
+                blobs: 0,
+                bytes: 0,
+                millis: 0,
+            },
+            Event::StagePushed { .. } => Event::RemoteDone {
+                remote: text(),
+                pulled: 0,
+                pulled_bytes: 0,
+                pushed: 0,
+                pushed_bytes: 0,
+            },
+            Event::RemoteDone { .. } => Event::Gate {
                 stage: text(),
                 metric: text(),
                 value: None,
@@ -298,6 +381,16 @@ mod tests {
                 fresh: 0,
             },
             Event::RunFinished { .. } => return None,
+            // Named one by one, so that a new kind does not compile until it has its place.
+            Event::RunStarted { .. }
+            | Event::StageFresh { .. }
+            | Event::StageStarted { .. }
+            | Event::StageWaiting { .. }
+            | Event::StagePicked { .. }
+            | Event::Stage { .. }
+            | Event::StageDone { .. }
+            | Event::StageFailed { .. }
+            | Event::StageSkipped { .. } => unreachable!("in the first half"),
         })
     }
 

@@ -36,6 +36,18 @@ impl Aside {
         Ok(())
     }
 
+    /// [`Aside::put`] that leaves what stands at `place`, unless `over`: `false`.
+    pub(crate) fn put_new(mut self, place: &Path, over: bool) -> std::io::Result<bool> {
+        self.disk.sync_file(&self.file, &self.path)?;
+        if over {
+            self.disk.rename(&self.path, place)?;
+        } else if !self.disk.rename_new(&self.path, place)? {
+            return Ok(false);
+        }
+        self.placed = true;
+        Ok(true)
+    }
+
     /// Writes `bytes` and puts the file at `place`.
     pub(crate) fn write(self, bytes: &[u8], place: &Path) -> Result<(), Error> {
         let written = self.disk.write(&self.file, &self.path, bytes);

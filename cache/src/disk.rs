@@ -215,6 +215,26 @@ impl Disk {
         self.make(Change::Rename(from, to), || fs::rename(from, to))
     }
 
+    /// Another name for a file where nothing stands; `false` where something does.
+    pub(crate) fn rename_new(&self, from: &Path, to: &Path) -> io::Result<bool> {
+        use rustix::io::Errno;
+        let mut taken = false;
+        self.make(Change::Rename(from, to), || {
+            match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => taken = true,
+                // A file system without it (some network ones): a second name refuses as well.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => match fs::hard_link(from, to) {
+                    Ok(()) => fs::remove_file(from)?,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = true,
+                    Err(error) => return Err(error),
+                },
+                other => other?,
+            }
+            Ok(())
+        })?;
+        Ok(!taken)
+    }
+
     /// Swaps two names in one step; `Unsupported` where the file system cannot.
     pub(crate) fn exchange(&self, one: &Path, other: &Path) -> io::Result<()> {
         use rustix::io::Errno;

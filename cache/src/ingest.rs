@@ -163,7 +163,7 @@ impl Store {
     }
 
     /// Puts a complete file aside into its place, unless a sound one is there.
-    fn install(&self, aside: Aside, digest: Digest) -> Result<(), Error> {
+    pub(crate) fn install(&self, aside: Aside, digest: Digest) -> Result<(), Error> {
         if self.stands(&digest)? {
             return Ok(());
         }

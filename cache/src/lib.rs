@@ -30,6 +30,7 @@ mod materialise;
 mod memo;
 mod read;
 mod record;
+mod remote;
 mod roots;
 mod session;
 mod stat;
@@ -47,6 +48,10 @@ pub use error::Error;
 pub use key::{Difference as PartDifference, KeyParts};
 pub use lock::{Holder, KeyLock};
 pub use record::{Lack, LackCause, Log, Made, Record};
+pub use remote::{
+    Again, Folder, Moved, Objects, Refusal, RefusalKind, Remote, RemoteFault, Request, Seen, Sink,
+    Unmoved,
+};
 pub use roots::Root;
 pub use session::Scratch;
 pub use store::{Kept, OUTSIDE_ABOVE, Opening, Store, Taken};

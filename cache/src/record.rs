@@ -89,9 +89,15 @@ pub enum LackCause {
 impl Record {
     /// The digest of the outputs: tells the results of one key apart.
     pub fn result(&self) -> Digest {
+        let outputs = self.outputs.iter();
+        Self::result_of(outputs.map(|(name, tree)| (name.as_str(), tree.digest())))
+    }
+
+    /// [`Record::result`] of a record that has these outputs (sorted by name).
+    pub fn result_of<'a>(outputs: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
         let mut parts = KeyParts::new();
-        for (name, tree) in &self.outputs {
-            parts.push(name, tree.digest().hex());
+        for (name, digest) in outputs {
+            parts.push(name, digest.hex());
         }
         parts.digest()
     }

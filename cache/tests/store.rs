@@ -309,6 +309,27 @@ fn a_settled_file_is_not_read_twice() {
 }
 
 #[test]
+fn one_changed_file_of_many_is_the_only_one_read() {
+    let bench = Bench::new();
+    for at in 0..1000 {
+        bench.write(&format!("many/{at}"), "bytes");
+    }
+    settle();
+    let many = bench.path("many");
+    bench.store().hash(&many).unwrap();
+    // Forged as above: what is read shows its own digest, what is not shows the forged one.
+    let index = bench.path(".tunesmith/index");
+    let text = fs::read_to_string(&index).unwrap();
+    let (honest, forged) = (Digest::of(b"bytes"), Digest::of(b"forged"));
+    fs::write(&index, text.replace(&honest.hex(), &forged.hex())).unwrap();
+    bench.write("many/777", "other");
+    let tree = bench.store().hash(&many).unwrap();
+    let read = tree.files().filter(|(_, _, digest, _)| *digest != forged);
+    let read: Vec<_> = read.map(|(path, _, digest, _)| (path, digest)).collect();
+    assert_eq!(read, [("777", Digest::of(b"other"))]);
+}
+
+#[test]
 fn a_taken_input_whose_blob_is_gone_is_taken_again() {
     let bench = Bench::new();
     let path = bench.write("x", "bytes");

@@ -1,4 +1,4 @@
-//! `tunesmith cache verify | du | gc`
+//! `tunesmith cache verify | du | gc | push | pull`
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::Common;
 use super::exit::{Exit, Trouble};
+use super::remote;
 use crate::config::StoreSpec;
 use crate::report::words::{bytes, count};
 use crate::report::{screen, shown_path};
@@ -24,7 +25,23 @@ enum CacheCommand {
     /// Rehash everything that is stored; exit code 1 if something is damaged
     Verify,
     /// Show how much is stored, by stage and kind
-    Du,
+    Du {
+        /// Show how much is at the remote instead (lists all of it)
+        #[arg(long)]
+        remote: bool,
+    },
+    /// Put the present results of stages to the remote; all, if none is named
+    Push {
+        /// The stages
+        #[arg(value_name = "STAGE")]
+        stages: Vec<String>,
+    },
+    /// Fetch results of stages from the remote into the store; all, if none is named
+    Pull {
+        /// The stages
+        #[arg(value_name = "STAGE")]
+        stages: Vec<String>,
+    },
     /// Drop what is old or too much, and needed by no lock file and no last result
     Gc {
         /// Drop what was not used for so many days [default: `store.max_age`, else 30]
@@ -45,11 +62,18 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn cache(common: &Common, args: &CacheArgs) -> Result<Exit, Trouble> {
+    match &args.command {
+        CacheCommand::Push { stages } => return remote::push(common, stages),
+        CacheCommand::Pull { stages } => return remote::pull(common, stages),
+        CacheCommand::Du { remote: true } => return remote::usage(common),
+        _ => {}
+    }
     let (pipeline, _) = common.pipeline()?;
-    let (store, spec) = open_store(&pipeline, None)?;
+    let (store, spec, _) = open_store(&pipeline, None)?;
     match args.command {
         CacheCommand::Verify => verify(&store),
-        CacheCommand::Du => usage(&store),
+        CacheCommand::Du { .. } => usage(&store),
+        CacheCommand::Push { .. } | CacheCommand::Pull { .. } => unreachable!("handled above"),
         CacheCommand::Gc {
             days,
             size,

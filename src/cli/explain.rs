@@ -1,15 +1,19 @@
 //! `tunesmith explain STAGE`, `tunesmith explain RUN RUN`
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use cache::Digest;
 use clap::Args;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
-use crate::plan::preview;
+use crate::plan::preview_with;
 use crate::report::{difference, explain as page, screen, shown_path};
-use crate::run::{self, Options, Project};
+use crate::run::{self, Options, Project, remote};
+
+/// How long it waits for the remote in all.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExplainArgs {
@@ -35,8 +39,11 @@ pub(super) fn explain(common: &Common, args: &ExplainArgs) -> Result<Exit, Troub
     };
     let selected = run::selection(&project, &options)?;
     // Asked as by a plain run: a stage that acts outside is shown as ready.
-    let mut planner = run::planner(&project, &Options::default(), &selected, true);
-    let decisions: BTreeMap<usize, _> = preview(&mut planner, &selected)?.into_iter().collect();
+    let link = run::link(&project, &options, Some(PATIENCE));
+    let mut planner = run::planner(&project, &Options::default(), &link, &selected, true);
+    let mut ask = |questions: &[crate::plan::Question]| remote::ask(&link, questions);
+    let decisions = preview_with(&mut planner, &selected, &mut ask)?;
+    let decisions: BTreeMap<usize, _> = decisions.into_iter().collect();
     let mut pages = Vec::new();
     for stage in project.graph.named(&project.pipeline, &args.what)? {
         let id = &project.pipeline.stages[stage].id;

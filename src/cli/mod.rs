@@ -14,6 +14,7 @@ mod init;
 mod log;
 mod open;
 mod plan;
+mod remote;
 mod run;
 mod schema;
 mod set;

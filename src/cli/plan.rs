@@ -1,12 +1,17 @@
 //! `tunesmith plan [STAGE...]`
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
-use crate::plan::{Decision, preview};
+use crate::plan::{Decision, preview_with};
 use crate::report::{forecast, screen};
-use crate::run::{self, Options};
+use crate::run::{self, Options, remote};
+
+/// How long a plan waits for the remote in all; offline it shows what is known here.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "flags are booleans")]
@@ -17,9 +22,14 @@ pub(super) struct PlanArgs {
     /// Exit with code 4 if anything would run
     #[arg(long)]
     check: bool,
-    /// As `run --locked` would: exit with code 5 where pipeline.lock does not name a result that is there
+    /// As `run --locked` would: exit with code 5 where pipeline.lock does not name a result that is
+    /// there. With --check (code 4) and a remote store, CI learns whether all is up to date without
+    /// fetching any data
     #[arg(long)]
     locked: bool,
+    /// Do not ask the remote store
+    #[arg(long)]
+    no_remote: bool,
     /// As `run --frozen` would: every source must be pinned
     #[arg(long)]
     frozen: bool,
@@ -33,18 +43,25 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     let options = Options {
         targets: args.stages.clone(),
         locked: args.locked,
+        no_remote: args.no_remote,
         frozen: args.frozen,
+        checking: args.check,
         ..Options::default()
     };
     let selected = run::selection(&project, &options)?;
-    let mut planner = run::planner(&project, &options, &selected, true);
-    let decisions = preview(&mut planner, &selected)?;
+    let link = run::link(&project, &options, Some(PATIENCE));
+    let mut planner = run::planner(&project, &options, &link, &selected, true);
+    let mut ask = |questions: &[crate::plan::Question]| remote::ask(&link, questions);
+    let decisions = preview_with(&mut planner, &selected, &mut ask)?;
     let text = if args.json {
         forecast::json(&project.pipeline, &decisions)
     } else {
         forecast::text(&project.pipeline, &decisions, planner.picks())
     };
     screen::say(&text);
+    for (code, text) in remote::complaints(&link) {
+        screen::complain(&format!("note: {text} ({code})\n"));
+    }
     let stale = decisions
         .iter()
         .any(|(_, decision)| matches!(decision, Decision::Run { .. } | Decision::Waiting { .. }));

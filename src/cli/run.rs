@@ -34,6 +34,9 @@ pub(super) struct RunArgs {
     /// Like --locked for sources, and refuse the network
     #[arg(long)]
     frozen: bool,
+    /// Neither ask the remote store nor put anything there
+    #[arg(long)]
+    no_remote: bool,
     /// Slots for processor work, and threads for each stage [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -93,6 +96,8 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
         jobs: args.jobs.map(usize::from),
         pools: pools(&args.pools, &project.pipeline)?,
         inside_only: args.watch,
+        no_remote: args.no_remote,
+        checking: false,
         write_lock: common.sets.is_empty() && !args.locked && !args.frozen && !args.watch,
     };
     let setting = Setting {

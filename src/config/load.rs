@@ -16,10 +16,10 @@ use super::resources::{self, Pools};
 use super::secret::{self, Secrets};
 use super::stage::{self, Draft};
 use super::template::Scope;
-use super::{checkpoints, overlay, parse, section, store, suggest};
+use super::{checkpoints, overlay, parse, remote, section, store, suggest};
 
 /// Keys of the file.
-pub(crate) const KEYS: [&str; 10] = [
+pub(crate) const KEYS: [&str; 11] = [
     "name",
     "seed",
     "params",
@@ -29,6 +29,7 @@ pub(crate) const KEYS: [&str; 10] = [
     "pools",
     "checkpoints",
     "store",
+    "remote",
     "stages",
 ];
 
@@ -140,7 +141,7 @@ pub(crate) fn load_text(
     };
     overlay::apply(&mut tree, &overrides.sets, text.len(), &mut faults);
     let root = root(&tree, &mut faults);
-    let secrets = secret::search(root, env, &mut faults);
+    let mut secrets = secret::search(root, env, &mut faults);
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -162,6 +163,8 @@ pub(crate) fn load_text(
     let user = env("HOME");
     let store = section::get(root, "store");
     let store = store::store(store, &folder, user.as_deref(), &mut faults);
+    let far = section::get(root, "remote");
+    let remote = remote::remote(far, &folder, user.as_deref(), &mut secrets, &mut faults);
     let (stages, default) = stages(
         root,
         &folder,
@@ -184,6 +187,7 @@ pub(crate) fn load_text(
         pools,
         checkpoints,
         store,
+        remote,
         default,
         stages,
         text,

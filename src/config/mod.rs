@@ -21,6 +21,7 @@ mod parse;
 mod pick;
 mod pipeline;
 mod range;
+mod remote;
 pub(crate) mod resources;
 mod scalar;
 mod schema;
@@ -32,6 +33,7 @@ pub(crate) mod suggest;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
+mod user;
 mod with;
 
 pub use cell::{Cell, Selector};
@@ -43,6 +45,8 @@ pub(crate) use load::{load_lenient, read};
 pub use params::Overrides;
 pub use pick::{Candidate, PickSpec};
 pub use pipeline::{Action, Gate, InputSpec, Limits, Pipeline, Reference, Span, StageSpec};
+pub use remote::{Push, RemoteSpec};
 pub use resources::{Pools, Resources};
 pub use schema::{schema, schema_text};
 pub use store::StoreSpec;
+pub use user::User;

@@ -13,6 +13,7 @@ use super::checkpoints::Checkpoints;
 use super::pick::PickSpec;
 use super::resources::{Pools, Resources};
 
+use super::remote::RemoteSpec;
 use super::store::StoreSpec;
 
 /// Byte range in the text of `pipeline.yaml`.
@@ -42,6 +43,8 @@ pub struct Pipeline {
     pub checkpoints: Checkpoints,
     /// `store:`: where results are kept, and how long.
     pub store: StoreSpec,
+    /// `remote:`: where results are fetched from and put.
+    pub remote: RemoteSpec,
     /// `default:`: what a plain run makes; `None` means every stage without an outside
     /// effect.
     pub default: Option<Vec<String>>,

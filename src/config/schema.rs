@@ -45,6 +45,7 @@ pub fn schema(registry: &[&'static dyn Stage]) -> Value {
                 },
             },
             "store": store(),
+            "remote": remote(),
             "stages": {
                 "type": "object",
                 "minProperties": 1,
@@ -78,6 +79,30 @@ fn store() -> Value {
                     "max_size": measure("above it the longest unused results go, 100 GB", "^\\s*[0-9.]+ *([kKMGT]?B|[KMGT]iB)\\s*$"),
                     "max_age": measure("results that were not used for so long go, 30d", "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$"),
                     "gc": { "description": "whether runs collect by themselves", "type": "boolean" },
+                },
+            },
+        ],
+    })
+}
+
+fn remote() -> Value {
+    json!({
+        "description": "where results are fetched from and put; an address, or a map",
+        "anyOf": [
+            { "type": "string" },
+            { "type": "null" },
+            {
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "url": text("s3://bucket/prefix, gs://, az://, https:// (only read), or a folder; credentials come from the environment"),
+                    "push": {
+                        "description": "whether results are put there; `true` means not by the CI of a pull request",
+                        "enum": [true, false, "true", "false", "yes", "no", "0", "1", "always"],
+                    },
+                    "endpoint": text("where the service answers, if not at its own address"),
+                    "region": text("of an S3 bucket; else AWS_REGION"),
+                    "timeout": { "description": "how long an answer may take, 30s", "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?$" },
                 },
             },
         ],

@@ -125,6 +125,13 @@ fn walk<'a>(node: &'a Node, visit: &mut impl FnMut(&'a Span, &'a str)) {
 }
 
 impl Secrets {
+    /// Another one.
+    pub(crate) fn add(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.found.push(text.to_owned());
+        }
+    }
+
     /// Replaces every secret in text and messages by stars of the same length.
     pub(crate) fn blank(&self, faults: &mut Faults) {
         let blanked = |text: &str| {

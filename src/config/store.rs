@@ -12,10 +12,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::fault::{Fault, Faults};
+use super::fault::Fault;
 use super::limits::duration;
 use super::node::{Entry, Kind};
-use super::{parse, section};
+use super::section;
 
 /// Keys of the section.
 const KEYS: [&str; 4] = ["path", "max_size", "max_age", "gc"];
@@ -46,41 +46,6 @@ impl StoreSpec {
             max_bytes: self.max_bytes.or(other.max_bytes),
             max_age: self.max_age.or(other.max_age),
             gc: self.gc.or(other.gc),
-        }
-    }
-
-    /// What the user's own file says: `tunesmith/config.yaml` below `XDG_CONFIG_HOME` or
-    /// `~/.config`. A file that is not there says nothing.
-    pub fn of_user(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
-        let filled = |name: &str| env(name).filter(|value| !value.is_empty());
-        let folder = filled("XDG_CONFIG_HOME").map(PathBuf::from);
-        let folder = folder.or_else(|| Some(PathBuf::from(filled("HOME")?).join(".config")));
-        let Some(file) = folder.map(|folder| folder.join("tunesmith/config.yaml")) else {
-            return Ok(Self::default());
-        };
-        let Ok(text) = std::fs::read_to_string(&file) else {
-            return Ok(Self::default());
-        };
-        let (tree, mut faults) = parse::parse(&text);
-        let mut found = Self::default();
-        if let Some(tree) = &tree
-            && !tree.is_null()
-        {
-            let entries = section::map(tree, "the file", &mut faults);
-            section::only(entries, &["store"], "the file", &mut faults);
-            let home = filled("HOME");
-            let folder = file.parent().unwrap_or(Path::new("."));
-            found = store(
-                section::get(entries, "store"),
-                folder,
-                home.as_deref(),
-                &mut faults,
-            );
-        }
-        if faults.is_empty() {
-            Ok(found)
-        } else {
-            Err(Faults::new(&file, &text, faults))
         }
     }
 }
@@ -177,6 +142,8 @@ fn size(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fault::Faults;
+    use super::super::parse;
     use super::*;
 
     #[test]

@@ -33,6 +33,11 @@ pub struct Options {
     pub named: BTreeSet<String>,
     /// Only look: take no local input into the store.
     pub preview: bool,
+    /// Under `locked`, what the lock lacks is shown as to be run instead of being an error.
+    pub checking: bool,
+    /// There is a remote: results that were left there count, and what the store lacks is asked
+    /// for there before it is given up.
+    pub remote: bool,
 }
 
 /// What is to be done about a stage.
@@ -48,6 +53,15 @@ pub enum Decision {
         record: Record,
         /// Whether it is another than the last one: brought back, or made elsewhere.
         restored: bool,
+    },
+    /// Its result is at the remote; its bytes are not here.
+    Remote {
+        /// The result. Its key is the stage's.
+        record: Record,
+        /// Whether it is the last one, rather than one that was found there now.
+        known: bool,
+        /// Its inputs, for the case that the bytes cannot be had.
+        inputs: Inputs,
     },
     /// It must run.
     Run {
@@ -74,6 +88,27 @@ pub enum Decision {
         /// Whether it was done before with this key, as far as the store knows.
         done: bool,
     },
+}
+
+/// What the store has of a key.
+enum Found {
+    /// A result, and whether it is another than the last one.
+    Here(Record, bool),
+    /// The last result, whose bytes were left at the remote.
+    There(Record),
+    /// None, and why one must be made.
+    Nothing(Vec<Reason>),
+}
+
+/// What a remote is asked for on behalf of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The stage.
+    pub stage: usize,
+    /// Its key.
+    pub key: Digest,
+    /// Results in the order in which they are wanted; `None` is whichever is there.
+    pub results: Vec<Option<Digest>>,
 }
 
 /// Decides about the stages of one pipeline.
@@ -147,7 +182,7 @@ impl<'a> Planner<'a> {
         let mut parts = key::parts(spec, &inputs, self.pin(spec)?);
         self.tools(spec, &mut parts)?;
         let key = parts.digest();
-        let run = |parts, reasons| Decision::Run {
+        let run = |parts, inputs, reasons| Decision::Run {
             key,
             parts,
             inputs,
@@ -158,17 +193,69 @@ impl<'a> Planner<'a> {
                 let done = !self.store.records(&key)?.is_empty();
                 return Ok(Decision::Ready { key, parts, done });
             }
-            return Ok(run(parts, vec![Reason::Named]));
+            return Ok(run(parts, inputs, vec![Reason::Named]));
         }
         if self.options.forced.contains(&spec.id) {
-            return Ok(run(parts, vec![Reason::Forced]));
+            return Ok(run(parts, inputs, vec![Reason::Forced]));
         }
         if self.options.recompute {
-            return Ok(run(parts, vec![Reason::Recompute]));
+            return Ok(run(parts, inputs, vec![Reason::Recompute]));
         }
         Ok(match self.find(spec, key, &parts)? {
-            Ok((record, restored)) => Decision::Fresh { record, restored },
-            Err(reasons) => run(parts, reasons),
+            Found::Here(record, restored) => Decision::Fresh { record, restored },
+            Found::There(record) => Decision::Remote {
+                record,
+                known: true,
+                inputs,
+            },
+            Found::Nothing(reasons) => run(parts, inputs, reasons),
+        })
+    }
+
+    /// What to ask a remote for, after [`Decision::Run`] with this key and these reasons: nothing
+    /// where no result that exists would count.
+    pub fn question(
+        &self,
+        stage: usize,
+        key: Digest,
+        parts: &KeyParts,
+        reasons: &[Reason],
+    ) -> Option<Question> {
+        let wanted = !reasons
+            .iter()
+            .any(|reason| matches!(reason, Reason::Forced | Reason::Recompute | Reason::Named));
+        // Nothing is ever found under an empty pin.
+        if !self.options.remote || !wanted || parts.get("pin") == Some("") {
+            return None;
+        }
+        let spec = &self.pipeline.stages[stage];
+        let locked = self.lock.results(&self.pipeline.profile, &spec.id);
+        let locked = locked.map(|outputs| {
+            let outputs = outputs.iter();
+            Record::result_of(outputs.map(|(name, digest)| (name.as_str(), *digest)))
+        });
+        let mut results: Vec<_> = locked.into_iter().map(Some).collect();
+        if !self.options.locked {
+            results.push(None);
+        }
+        (!results.is_empty()).then_some(Question {
+            stage,
+            key,
+            results,
+        })
+    }
+
+    /// Whether a stage may run that nobody has a result of: not under `--locked`.
+    pub fn may_run(&self, stage: usize, reasons: &[Reason]) -> Result<(), PlanError> {
+        let made_to_compare = reasons
+            .iter()
+            .any(|reason| matches!(reason, Reason::Forced | Reason::Recompute | Reason::Named));
+        if !self.options.locked || made_to_compare {
+            return Ok(());
+        }
+        Err(PlanError::LockedLost {
+            stage: self.pipeline.stages[stage].id.clone(),
+            because: reasons.first().map(ToString::to_string).unwrap_or_default(),
         })
     }
 
@@ -180,7 +267,14 @@ impl<'a> Planner<'a> {
     /// Makes `record` the last result of `stage`: called when a stage is settled.
     pub fn settle(&mut self, stage: usize, record: &Record) -> Result<(), PlanError> {
         self.picks.measure(stage, record);
-        self.last.set(&self.pipeline.stages[stage].id, record)
+        self.last
+            .set(&self.pipeline.stages[stage].id, record, false)
+    }
+
+    /// [`Planner::settle`] of a result whose bytes are left at the remote.
+    pub fn settle_distant(&mut self, stage: usize, record: &Record) -> Result<(), PlanError> {
+        self.picks.measure(stage, record);
+        self.last.set(&self.pipeline.stages[stage].id, record, true)
     }
 
     /// Adds what the tools of a command say they are.
@@ -228,16 +322,14 @@ impl<'a> Planner<'a> {
         Ok(pin)
     }
 
-    /// The result to use for `key`, and whether it is restored; or the reasons to make one.
+    /// The result to use for `key`, or the reasons to make one.
     /// Chosen: the lock's, then the last one, then the newest.
-    fn find(
-        &self,
-        spec: &StageSpec,
-        key: Digest,
-        parts: &KeyParts,
-    ) -> Result<Result<(Record, bool), Vec<Reason>>, PlanError> {
+    fn find(&self, spec: &StageSpec, key: Digest, parts: &KeyParts) -> Result<Found, PlanError> {
         let locked = self.lock.results(&self.pipeline.profile, &spec.id);
         if self.options.locked && locked.is_none() {
+            if self.options.checking {
+                return Ok(Found::Nothing(vec![Reason::NotLocked]));
+            }
             return Err(PlanError::NotLocked {
                 stage: spec.id.clone(),
                 profile: self.pipeline.profile.clone(),
@@ -263,7 +355,7 @@ impl<'a> Planner<'a> {
             let record = last.record(parts.clone());
             lacks = self.store.lacking(&record)?;
             if lacks.is_empty() {
-                return Ok(Ok((record, false)));
+                return Ok(Found::Here(record, false));
             }
         }
         let mut records = self.store.records(&key)?;
@@ -290,19 +382,26 @@ impl<'a> Planner<'a> {
             let lacking = self.store.lacking(&record)?;
             if lacking.is_empty() {
                 let restored = !is_last(&record);
-                return Ok(Ok((record, restored)));
+                return Ok(Found::Here(record, restored));
             }
             // The first look at a damaged blob moves it away: what it told counts.
             lacks = if lacks.is_empty() { lacking } else { lacks };
         }
+        if self.options.remote
+            && let Some(last) = last.filter(|last| last.distant)
+            && (!self.options.locked || in_lock(&last.outputs))
+        {
+            return Ok(Found::There(last.record(parts.clone())));
+        }
         let reasons = self.reasons(spec, key, parts, &lacks)?;
-        if self.options.locked {
+        // A preview shows it, and a remote is asked first.
+        if self.options.locked && !self.options.checking && !self.options.remote {
             return Err(PlanError::LockedLost {
                 stage: spec.id.clone(),
                 because: reasons[0].to_string(),
             });
         }
-        Ok(Err(reasons))
+        Ok(Found::Nothing(reasons))
     }
 
     /// Why there is no result: the difference to the last one.

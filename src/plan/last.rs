@@ -47,6 +47,9 @@ pub struct LastResult {
     pub outcome: serde_json::Value,
     /// When, where and how long.
     pub made: Made,
+    /// Whether its bytes were left at the remote.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub distant: bool,
 }
 
 impl LastResult {
@@ -152,13 +155,14 @@ impl Last {
         self.entries.values()
     }
 
-    /// Makes `record` the last result of `stage`; writes nothing if it is already.
-    pub fn set(&mut self, stage: &str, record: &Record) -> Result<(), PlanError> {
+    /// Makes `record` the last result of `stage`; writes nothing if it is already. `distant`: its
+    /// bytes were left at the remote.
+    pub fn set(&mut self, stage: &str, record: &Record, distant: bool) -> Result<(), PlanError> {
         let result = record.result();
         if self
             .entries
             .get(stage)
-            .is_some_and(|entry| entry.is(record, result))
+            .is_some_and(|entry| entry.is(record, result) && entry.distant == distant)
         {
             return Ok(());
         }
@@ -173,6 +177,7 @@ impl Last {
                 log: None,
                 ..record.made.clone()
             },
+            distant,
         };
         let line = line(&entry);
         self.entries.insert(stage.to_owned(), entry);
@@ -264,9 +269,9 @@ mod tests {
     fn the_last_line_of_a_stage_counts_and_a_torn_one_costs_only_itself() {
         let dir = tempfile::tempdir().unwrap();
         let mut last = Last::load(dir.path(), "laptop");
-        last.set("a", &record("1")).unwrap();
-        last.set("b", &record("2")).unwrap();
-        last.set("a", &record("3")).unwrap();
+        last.set("a", &record("1"), false).unwrap();
+        last.set("b", &record("2"), false).unwrap();
+        last.set("a", &record("3"), false).unwrap();
         let file = dir.path().join("last/laptop.jsonl");
         let whole = fs::read(&file).unwrap();
         let found = |key: &str| {
@@ -277,7 +282,7 @@ mod tests {
         for length in 0..whole.len() {
             fs::write(&file, &whole[..length]).unwrap();
             let mut last = Last::load(dir.path(), "laptop");
-            last.set("c", &record("4")).unwrap();
+            last.set("c", &record("4"), false).unwrap();
             assert_eq!(found("c"), Some(record("4").key), "cut at {length}");
         }
         assert_eq!(found("b"), Some(record("2").key));
@@ -289,12 +294,13 @@ mod tests {
         let mut last = Last::load(dir.path(), "p");
         let file = dir.path().join("last/p.jsonl");
         for round in 0..2500 {
-            last.set("a", &record(&(round / 2).to_string())).unwrap();
+            last.set("a", &record(&(round / 2).to_string()), false)
+                .unwrap();
         }
         let lines = fs::read_to_string(&file).unwrap();
         assert!(lines.lines().filter(|line| !line.is_empty()).count() < 1010);
         let before = fs::metadata(&file).unwrap().len();
-        last.set("a", &record("1249")).unwrap();
+        last.set("a", &record("1249"), false).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().len(), before);
         let last = Last::load(dir.path(), "p");
         assert_eq!(last.get("a").unwrap().key, record("1249").key);

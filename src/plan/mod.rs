@@ -21,11 +21,11 @@ mod reason;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, Options, Planner, Settled};
+pub use decide::{Decision, Options, Planner, Question, Settled};
 pub use error::PlanError;
 pub use input::{Inputs, Item, Origin};
 pub use last::{Last, LastResult};
 pub use pick::Picked;
-pub use preview::preview;
+pub use preview::{Ask, preview, preview_with};
 pub use provenance::{Provenance, base};
 pub use reason::Reason;

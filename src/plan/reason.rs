@@ -27,6 +27,13 @@ pub enum Reason {
         /// Whether it is there with other bytes.
         damaged: bool,
     },
+    /// `pipeline.lock` says nothing about it, and only what that names is to count.
+    NotLocked,
+    /// Its result is at the remote and cannot be had from there.
+    Unfetched {
+        /// Why.
+        because: String,
+    },
     /// `--force`.
     Forced,
     /// `--recompute`.
@@ -52,6 +59,13 @@ impl fmt::Display for Reason {
                 } else {
                     write!(f, "`{path}` of its output `{product}` is {state}")
                 }
+            }
+            Self::NotLocked => f.write_str("`pipeline.lock` has no result of it"),
+            Self::Unfetched { because } => {
+                write!(
+                    f,
+                    "its result could not be fetched from the remote: {because}"
+                )
             }
             Self::Forced => f.write_str("it is forced"),
             Self::Recompute => f.write_str("it is recomputed to compare with the lock"),

@@ -162,6 +162,7 @@ impl Project {
                     settled.insert(stage, record.outputs);
                     Happened::Ran(reasons)
                 }
+                Decision::Remote { .. } => unreachable!("there is no remote"),
                 Decision::Waiting { .. } => Happened::Waited,
                 Decision::Ready { done, .. } => Happened::Ready(done),
             };

@@ -103,6 +103,16 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
             "state",
             "its result is in the store and will be restored",
         )],
+        Decision::Remote { known: true, .. } => {
+            vec![row(
+                "state",
+                "up to date; its bytes were left at the remote",
+            )]
+        }
+        Decision::Remote { .. } => vec![row(
+            "state",
+            "its result is at the remote and will be restored",
+        )],
         Decision::Run { reasons, .. } => {
             let mut lines = vec![row("state", &paint.yellow("would run"))];
             lines.extend(rows("because", reasons.iter().map(ToString::to_string)));
@@ -177,6 +187,11 @@ pub fn json(page: &Page<'_>) -> String {
             Vec::new(),
             Vec::new(),
         ),
+        Decision::Remote { known, .. } => (
+            if *known { "fresh" } else { "restore" },
+            Vec::new(),
+            Vec::new(),
+        ),
         Decision::Run { reasons, .. } => ("run", reasons.clone(), Vec::new()),
         Decision::Waiting { on } => ("unknown", Vec::new(), on.iter().map(id).collect()),
         Decision::Ready { .. } => ("ready", Vec::new(), Vec::new()),
@@ -227,7 +242,7 @@ fn inputs(page: &Page<'_>, spec: &StageSpec) -> Vec<String> {
 /// The result that the decision names, else the last one.
 fn result(page: &Page<'_>, spec: &StageSpec, paint: Paint) -> Vec<String> {
     let (outputs, outcome, made, old) = match (page.decision, page.last) {
-        (Decision::Fresh { record, .. }, _) => {
+        (Decision::Fresh { record, .. } | Decision::Remote { record, .. }, _) => {
             (&record.outputs, &record.outcome, &record.made, false)
         }
         (_, Some(last)) => (&last.outputs, &last.outcome, &last.made, true),
@@ -298,7 +313,7 @@ fn outputs_of(outputs: &BTreeMap<String, Tree>, spec: &StageSpec, results: &Path
 
 fn parts(decision: &Decision) -> Option<&KeyParts> {
     match decision {
-        Decision::Fresh { record, .. } => Some(&record.parts),
+        Decision::Fresh { record, .. } | Decision::Remote { record, .. } => Some(&record.parts),
         Decision::Run { parts, .. } | Decision::Ready { parts, .. } => Some(parts),
         Decision::Waiting { .. } => None,
     }

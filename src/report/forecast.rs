@@ -71,6 +71,7 @@ pub fn picks_line(picked: &Picked) -> String {
 struct Tally {
     run: usize,
     restore: usize,
+    remote: usize,
     fresh: usize,
     unknown: usize,
     ready: usize,
@@ -83,6 +84,7 @@ impl Tally {
             (self.run, "to run"),
             (self.unknown, "that may follow"),
             (self.restore, "to restore"),
+            (self.remote, "to restore from the remote"),
             (self.fresh, "up to date"),
             (self.ready, "ready when named"),
         ] {
@@ -105,6 +107,14 @@ fn lines(pipeline: &Pipeline, decision: &Decision, paint: Paint, tally: &mut Tal
         Decision::Fresh { .. } => {
             tally.restore += 1;
             vec![paint.green("restore from the store")]
+        }
+        Decision::Remote { known: true, .. } => {
+            tally.fresh += 1;
+            vec![paint.dim("up to date, left at the remote")]
+        }
+        Decision::Remote { .. } => {
+            tally.remote += 1;
+            vec![paint.green("restore from the remote")]
         }
         Decision::Run { reasons, .. } => {
             tally.run += 1;
@@ -155,6 +165,12 @@ pub fn json(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
             Decision::Fresh { record, restored } => json!({
                 "stage": id,
                 "outcome": if *restored { "restore" } else { "fresh" },
+                "key": record.key,
+            }),
+            Decision::Remote { record, known, .. } => json!({
+                "stage": id,
+                "outcome": if *known { "fresh" } else { "restore" },
+                "remote": true,
                 "key": record.key,
             }),
             Decision::Run { key, reasons, .. } => json!({

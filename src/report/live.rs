@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::listener::Listener;
 use super::paint::Paint;
-use super::story::{Setting, Story};
+use super::story::{Setting, Story, moving};
 use crate::event::{Envelope, Event};
 
 /// Cells of a bar.
@@ -32,6 +32,11 @@ impl Live {
     }
 
     fn start(&mut self, stage: &str) {
+        self.begin(stage, stage);
+    }
+
+    /// A moving line called `own`, for `stage`.
+    fn begin(&mut self, own: &str, stage: &str) {
         let style =
             ProgressStyle::with_template("  {spinner} {prefix}  {wide_msg}  {elapsed:.dim}")
                 .expect("the template is well formed")
@@ -39,7 +44,7 @@ impl Live {
         let bar = self.bars.add(ProgressBar::new_spinner().with_style(style));
         bar.set_prefix(self.story.name(stage));
         bar.enable_steady_tick(Duration::from_millis(120));
-        self.moving.insert(stage.to_owned(), bar);
+        self.moving.insert(own.to_owned(), bar);
     }
 
     fn stop(&mut self, stage: &str) {
@@ -77,6 +82,8 @@ impl Listener for Live {
     fn hear(&mut self, told: &Envelope) {
         let lines = self.story.hear(told);
         match &told.event {
+            Event::StagePulled { stage, .. } => self.stop(&format!("pull {stage}")),
+            Event::StagePushed { stage, .. } => self.stop(&format!("push {stage}")),
             Event::StageDone { stage, .. }
             | Event::StageFailed { stage, .. }
             | Event::StageFresh { stage, .. }
@@ -95,6 +102,20 @@ impl Listener for Live {
         match &told.event {
             Event::StageStarted { stage, .. } => self.start(stage),
             Event::Stage { stage, .. } => self.update(stage),
+            Event::RemoteProgress {
+                stage,
+                doing,
+                bytes,
+                total,
+            } => {
+                let own = format!("{doing} {stage}");
+                if !self.moving.contains_key(&own) {
+                    self.begin(&own, stage);
+                }
+                let share = *bytes as f64 / (*total).max(1) as f64;
+                let text = format!("{}  {}", cells(share), moving(doing, *bytes, *total));
+                self.moving[&own].set_message(text);
+            }
             _ => {}
         }
     }

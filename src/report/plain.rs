@@ -53,6 +53,14 @@ impl<W: Write> Listener for Plain<W> {
             Event::StageStarted { stage, .. } => {
                 self.shown.insert(stage.clone(), (told.at, told.at));
             }
+            Event::RemoteProgress {
+                stage,
+                doing,
+                bytes,
+                total,
+            } if self.due(&format!("{doing} {stage}"), told.at) => {
+                lines.push(self.story.moving_line(stage, doing, *bytes, *total));
+            }
             Event::Stage { stage, .. } if lines.is_empty() && self.due(stage, told.at) => {
                 lines.extend(self.story.progress_line(stage));
             }

@@ -155,13 +155,12 @@ impl Story {
             Event::StageFresh {
                 stage,
                 restored: true,
+                remote,
                 made_millis,
                 ..
             } => {
                 self.running.remove(stage);
-                let took = units::duration(*made_millis);
-                let text = format!("restored from the store, took {took} when made");
-                vec![self.row(stage, &self.paint.dim(&text))]
+                vec![self.restored(stage, *remote, *made_millis)]
             }
             Event::StagePicked { .. } => self.picked(&told.event),
             Event::StageWaiting {
@@ -194,11 +193,55 @@ impl Story {
                 wanted,
                 passed: false,
             } => vec![self.row(stage, &gate_broken(self.paint, metric, *value, wanted))],
+            Event::RemoteProgress { .. }
+            | Event::StagePulled { .. }
+            | Event::StagePushed { .. }
+            | Event::RemoteDone { .. } => self.of_remote(&told.event),
             Event::StageFresh { .. }
             | Event::Gate { .. }
             | Event::StageReady { .. }
             | Event::RunFinished { .. } => Vec::new(),
         }
+    }
+
+    fn restored(&self, stage: &str, remote: bool, millis: u64) -> String {
+        let from = if remote { "remote" } else { "store" };
+        let took = units::duration(millis);
+        let text = format!("restored from the {from}, took {took} when made");
+        self.row(stage, &self.paint.dim(&text))
+    }
+
+    /// What moved to the remote or from it; where nothing did, nothing is said.
+    fn of_remote(&self, event: &Event) -> Vec<String> {
+        let (stage, what, bytes, millis) = match event {
+            Event::StagePulled {
+                stage,
+                bytes,
+                millis,
+                ..
+            } => (stage, "fetched", *bytes, *millis),
+            Event::StagePushed {
+                stage,
+                bytes,
+                millis,
+                ..
+            } => (stage, "put to the remote", *bytes, *millis),
+            _ => return Vec::new(),
+        };
+        if bytes == 0 {
+            return Vec::new();
+        }
+        vec![self.moved(stage, what, bytes, millis)]
+    }
+
+    fn moved(&self, stage: &str, what: &str, bytes: u64, millis: u64) -> String {
+        let (size, took) = (units::bytes(bytes), units::duration(millis));
+        self.row(stage, &self.paint.dim(&format!("{what}: {size} in {took}")))
+    }
+
+    /// How far bytes to or from the remote are, as a line of its own.
+    pub(crate) fn moving_line(&self, stage: &str, doing: &str, bytes: u64, total: u64) -> String {
+        self.row(stage, &self.paint.dim(&moving(doing, bytes, total)))
     }
 
     /// Keeps in mind which cell goes on.
@@ -346,6 +389,16 @@ impl Story {
         }
         lines
     }
+}
+
+/// How far bytes are on their way.
+pub(crate) fn moving(doing: &str, bytes: u64, total: u64) -> String {
+    let what = if doing == "push" {
+        "goes to the remote"
+    } else {
+        "comes from the remote"
+    };
+    format!("{what}: {} of {}", units::bytes(bytes), units::bytes(total))
 }
 
 /// Whose result is waited for.

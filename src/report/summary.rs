@@ -99,6 +99,9 @@ impl Summary {
     }
 
     fn note(&mut self, stage: &str, fate: Fate) {
+        // One whose bytes could not be fetched runs after all.
+        self.fates
+            .retain(|(known, old)| known != stage || !matches!(old, Fate::Fresh | Fate::Restored));
         self.fates.push((stage.to_owned(), fate));
     }
 

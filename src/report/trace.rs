@@ -93,6 +93,8 @@ impl Trace {
                 restored: true,
                 ..
             } => self.instant(stage, "restored"),
+            Event::StagePulled { stage, .. } => self.instant(stage, "fetched from the remote"),
+            Event::StagePushed { stage, .. } => self.instant(stage, "put to the remote"),
             Event::StageWaiting { stage, .. } => self.instant(stage, "waits for another process"),
             Event::Stage {
                 stage,

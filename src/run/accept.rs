@@ -16,7 +16,7 @@ use stages::Effect;
 
 use super::finish::digests;
 use super::project::Project;
-use super::{Options, planner, prepare, selection};
+use super::{Options, link, planner, prepare, selection};
 use crate::config::{Action, Faults, StageSpec};
 use crate::lock::{Lock, LockError};
 use crate::plan::{Decision, PlanError, Planner, Settled, key};
@@ -68,12 +68,13 @@ pub fn accept(project: &Project, options: &Options, stage: &str) -> Result<Accep
         ..options.clone()
     };
     let selected = selection(project, &options)?;
-    let mut planner = planner(project, &options, &selected, false);
+    let link = link(project, &options, None);
+    let mut planner = planner(project, &options, &link, &selected, false);
     let (last, above) = selected.split_last().expect("a stage was named");
     let mut settled = Settled::new();
     for above in above {
         match planner.decide(*above, &settled)? {
-            Decision::Fresh { record, .. } => {
+            Decision::Fresh { record, .. } | Decision::Remote { record, .. } => {
                 settled.insert(*above, record.outputs);
             }
             _ => return Err(upstream(&project.pipeline.stages[*above].id, stage)),
@@ -98,7 +99,9 @@ fn take(
     let spec = &project.pipeline.stages[stage];
     let folder = project.results().join(&spec.id);
     let (mut parts, reasons) = match decision {
-        Decision::Fresh { record, .. } => (record.parts, Vec::new()),
+        Decision::Fresh { record, .. } | Decision::Remote { record, .. } => {
+            (record.parts, Vec::new())
+        }
         Decision::Run { parts, reasons, .. } => {
             (parts, reasons.iter().map(ToString::to_string).collect())
         }

@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{Digest, Holder, Kept, KeyParts, Record, Store, Tree};
+use cache::{Digest, Holder, Kept, KeyParts, Moved, Record, Store, Tree, Unmoved};
 use stages::{StageError, StageEvent};
 use tokio::sync::oneshot;
 
 use super::mask::Mask;
 use super::pools::Held;
+use super::remote::Push;
 use crate::config::{Action, Pipeline, StageSpec};
 use crate::plan::{Inputs, Item, Origin};
 
@@ -57,6 +58,14 @@ pub(crate) enum Message {
     TryFailed(StageError, u64, u64),
     /// Something a person should know.
     Notice(&'static str, String),
+    /// The remote's answer.
+    Answered(Option<Box<Record>>),
+    /// So many bytes of so many came from the remote.
+    Pulling(u64, u64),
+    /// The end of fetching its result, after so many milliseconds.
+    Fetched(Box<Result<(Record, Moved), Unmoved>>, u64),
+    /// What the thread that puts results to the remote tells.
+    Push(Push),
     /// The end.
     Ended(Box<Result<Performed, Failure>>),
 }

@@ -25,6 +25,7 @@ mod pools;
 mod prepare;
 mod process;
 mod project;
+pub mod remote;
 mod revision;
 mod scheduler;
 mod settle;
@@ -35,10 +36,12 @@ mod wire;
 mod worker;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::config::{Faults, Pools};
 use crate::event::Envelope;
 use crate::plan::{self, Planner};
+pub use remote::Link;
 use scheduler::Scheduler;
 
 pub use accept::{AcceptError, Accepted, accept};
@@ -84,6 +87,10 @@ pub struct Options {
     pub inside_only: bool,
     /// Whether `pipeline.lock` is brought up to date.
     pub write_lock: bool,
+    /// Only looked at: what is stale is shown, also under `locked`.
+    pub checking: bool,
+    /// The remote is neither asked nor given anything.
+    pub no_remote: bool,
 }
 
 /// How a run ended.
@@ -125,9 +132,22 @@ pub fn run(
     let selected = selection(project, options)?;
     // What a killed run left half built.
     project.store.sweep_asides(&project.out().join(out::ASIDES));
-    let planner = planner(project, options, &selected, false);
-    let scheduler = Scheduler::new(project, options, planner, selected, tell, None);
-    scheduler.run().map(|(verdict, _)| verdict)
+    loop {
+        let link = link(project, options, None);
+        let planner = planner(project, options, &link, &selected, false);
+        let selected = selected.clone();
+        let scheduler = Scheduler::new(project, options, planner, link, selected, tell, None);
+        // What the remote said did not hold; what was made instead is there by now.
+        match scheduler.run()? {
+            (Verdict::Superseded, _) => {}
+            (verdict, _) => return Ok(verdict),
+        }
+    }
+}
+
+/// The way to the project's remote, as these options allow it. After `patience` it is left alone.
+pub fn link(project: &Project, options: &Options, patience: Option<Duration>) -> Link {
+    Link::new(&project.remote, options.no_remote, options.frozen, patience)
 }
 
 /// The stages that a run works on, in order.
@@ -154,6 +174,7 @@ fn forced(project: &Project, options: &Options) -> Result<BTreeSet<String>, Faul
 pub fn planner<'a>(
     project: &'a Project,
     options: &Options,
+    link: &Link,
     selected: &[usize],
     preview: bool,
 ) -> Planner<'a> {
@@ -172,6 +193,8 @@ pub fn planner<'a>(
         forced: forced(project, options).unwrap_or_default(),
         named,
         preview,
+        checking: options.checking,
+        remote: link.is_there(),
     };
     Planner::new(&project.pipeline, &project.store, &project.lock, asked)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cache::{Opening, Store, Witness};
 
-use crate::config::{Faults, Overrides, Pipeline, StoreSpec};
+use crate::config::{Faults, Overrides, Pipeline, RemoteSpec, StoreSpec, User};
 use crate::graph::{self, Graph};
 use crate::lock::{self, Lock};
 
@@ -21,6 +21,8 @@ pub struct Project {
     pub store: Arc<Store>,
     /// What is said about the store: by the environment, the pipeline, the user.
     pub spec: StoreSpec,
+    /// What is said about the remote, likewise.
+    pub remote: RemoteSpec,
 }
 
 /// Why a project cannot be opened.
@@ -42,14 +44,16 @@ pub fn home(pipeline: &Pipeline) -> PathBuf {
 /// The variable that names a shared store.
 const STORE: &str = "TUNESMITH_STORE";
 
-/// The pipeline's store, and what is said about it. A checkout that shares its store registers
+/// The pipeline's store, and what is said about it and about the remote. A checkout that shares its store registers
 /// there, so that nothing it needs is collected.
 pub fn open_store(
     pipeline: &Pipeline,
     witness: Option<Arc<dyn Witness>>,
-) -> Result<(Store, StoreSpec), OpenError> {
+) -> Result<(Store, StoreSpec, RemoteSpec), OpenError> {
     let env = |name: &str| std::env::var(name).ok();
-    let mut spec = pipeline.store.clone().or(StoreSpec::of_user(&env)?);
+    let user = User::read(&env)?;
+    let remote = super::remote::spec_of(&pipeline.remote, user.remote, &pipeline.root)?;
+    let mut spec = pipeline.store.clone().or(user.store);
     if let Some(path) = env(STORE).filter(|path| !path.is_empty()) {
         spec.path = Some(path.into());
     }
@@ -61,7 +65,7 @@ pub fn open_store(
     if store.base() != store.home() {
         store.register(&super::collect::checkout(pipeline))?;
     }
-    Ok((store, spec))
+    Ok((store, spec, remote))
 }
 
 impl Project {
@@ -78,13 +82,14 @@ impl Project {
     ) -> Result<Self, OpenError> {
         let (pipeline, graph) = graph::open(file, overrides, stages::registry::all())?;
         let lock = Lock::load(&pipeline.root.join(lock::FILE_NAME))?;
-        let (store, spec) = open_store(&pipeline, witness)?;
+        let (store, spec, remote) = open_store(&pipeline, witness)?;
         Ok(Self {
             pipeline: Arc::new(pipeline),
             graph,
             lock,
             store: Arc::new(store),
             spec,
+            remote,
         })
     }
 

@@ -7,6 +7,9 @@
 //!    |                           |                        +--> Failed
 //!    |                           +--cancelled--> Skipped  +--cancelled--> Skipped
 //!    +--its result is there--> Settled
+//!    +--perhaps at the remote--> Asking --found--> Distant --bytes wanted--> Fetching --> Settled
+//!    |                             +--not--> Queued                 +--not had--> Queued
+//!    +--inputs Distant, is to run--> Wanting --bytes came--> Queued
 //!    +--acts outside, not named--> Ready
 //!    +--something above failed or broke a gate--> Skipped
 //! ```
@@ -33,6 +36,7 @@ use super::machine::{Machine, cores};
 use super::pools::{Held, Pools};
 use super::process::Stop;
 use super::project::Project;
+use super::remote::{Far, Link};
 use super::signals::Signals;
 use super::watch::{Change, Watching};
 use super::{Options, RunError, Verdict};
@@ -53,6 +57,14 @@ const UNKNOWN: u64 = 1000;
 pub(super) enum State {
     /// Not selected, or so many selected stages above it are not settled.
     Waiting(usize),
+    /// The remote is asked for its result.
+    Asking,
+    /// Its record is known, its bytes are at the remote.
+    Distant,
+    /// Its bytes are on their way.
+    Fetching,
+    /// It is to run when bytes that it reads have come.
+    Wanting,
     /// Ready to run when slots are free.
     Queued,
     /// Its executor is at work.
@@ -93,6 +105,11 @@ pub(crate) struct Scheduler<'a> {
     ready_since: BTreeMap<usize, Instant>,
     /// Stages whose inputs are settled and that the plan was not asked about.
     pub(super) open: Vec<usize>,
+    /// The remote, and what is under way there.
+    pub(super) far: Far,
+    /// Whether the machine was looked at, and what it has.
+    opened: bool,
+    pub(super) machine: Option<Machine>,
     /// Whether any stage began.
     pub(super) something_ran: bool,
     /// Lock entries that this run settled.
@@ -136,6 +153,7 @@ impl<'a> Scheduler<'a> {
         project: &'a Project,
         options: &'a Options,
         planner: Planner<'a>,
+        link: Link,
         selected: Vec<usize>,
         tell: &'a mut dyn FnMut(&Envelope),
         watching: Option<&'a mut Watching>,
@@ -161,6 +179,9 @@ impl<'a> Scheduler<'a> {
             urgency: Vec::new(),
             ready_since: BTreeMap::new(),
             open: Vec::new(),
+            far: Far::new(link),
+            opened: false,
+            machine: None,
             something_ran: false,
             locked: Lock::default(),
             tally: Tally::default(),
@@ -178,6 +199,7 @@ impl<'a> Scheduler<'a> {
 
     /// The whole run. What the plan can settle without running anything is settled before
     /// the async room opens, so a run that does nothing starts no thread.
+    /// [`Verdict::Superseded`] asks for another run.
     pub(crate) fn run(mut self) -> Result<(Verdict, Lock), RunError> {
         self.say(Event::RunStarted {
             pipeline: self.project.pipeline.name.clone(),
@@ -194,17 +216,15 @@ impl<'a> Scheduler<'a> {
         ended?;
         self.collect();
         self.tidy();
+        self.tell_of_remote();
         let verdict = self.finish();
         Ok((verdict, self.locked))
     }
 
     fn go(&mut self) -> Result<(), RunError> {
         self.advance();
-        if !self.jobs.is_empty() {
-            // Faults that can be known before anything runs are told before anything runs.
-            crate::check::stages(&self.project.pipeline, &self.project.graph, &self.selected)?;
-            guarded::warm_up();
-            self.open_pools()?;
+        self.open()?;
+        if !self.jobs.is_empty() || self.far.busy() {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -215,22 +235,41 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
+    /// Before the first stage runs; a remote is asked before.
+    fn open(&mut self) -> Result<(), RunError> {
+        if self.opened || self.jobs.is_empty() || self.far.asking > 0 {
+            return Ok(());
+        }
+        self.opened = true;
+        // Faults that can be known before anything runs are told before anything runs.
+        crate::check::stages(&self.project.pipeline, &self.project.graph, &self.selected)?;
+        guarded::warm_up();
+        self.open_pools()
+    }
+
     /// Looks at the machine, and whether it has room for every stage that may run.
     fn open_pools(&mut self) -> Result<(), RunError> {
         let project = self.project;
-        let may_run = |stage: &usize| {
-            matches!(self.states[*stage], State::Waiting(_) | State::Queued) && self.inside[*stage]
+        let among = |wanted: fn(&State) -> bool| -> Vec<usize> {
+            let selected = self.selected.iter().copied();
+            selected
+                .filter(|stage| wanted(&self.states[*stage]))
+                .collect()
         };
-        let stages = self.selected.iter().copied().filter(may_run);
-        let stages: Vec<usize> = stages.collect();
+        let may_run =
+            |state: &State| matches!(state, State::Waiting(_) | State::Queued | State::Wanting);
+        let stages = among(may_run);
+        // Those at the remote run only if their bytes cannot be had: no reason to refuse.
+        let all = among(|state| !matches!(state, State::Settled | State::Ready));
         let machine = Machine::look(
-            &claims::wanted(&project.pipeline, &stages),
+            &claims::wanted(&project.pipeline, &all),
             &self.options.pools,
             &project.pipeline.pools,
             self.options.jobs,
             project.store.home(),
         );
         claims::check(&project.pipeline, &stages, &machine)?;
+        self.machine = Some(machine.clone());
         self.pools.open(machine);
         Ok(())
     }
@@ -260,14 +299,17 @@ impl<'a> Scheduler<'a> {
     pub(super) fn set(&mut self, stage: usize, state: State) {
         let before = std::mem::replace(&mut self.states[stage], state);
         debug_assert!(
-            matches!(before, State::Waiting(_) | State::Queued | State::Running),
+            !matches!(
+                before,
+                State::Settled | State::Ready | State::Failed | State::Skipped
+            ),
             "bug: `{}` left {before:?}, which is an end",
             self.id(stage)
         );
     }
 
     /// Asks the plan about every stage whose inputs are settled, until nothing new is.
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         while let Some(stage) = self.open.pop() {
             if !matches!(self.states[stage], State::Waiting(_)) {
                 continue;
@@ -281,10 +323,9 @@ impl<'a> Scheduler<'a> {
                     parts,
                     inputs,
                     reasons,
-                }) => {
-                    let reasons = reasons.iter().map(ToString::to_string).collect();
-                    let job = self.job(stage, key, parts, inputs, reasons);
-                    self.queue(stage, job);
+                }) => self.ask_or_queue(stage, key, parts, inputs, reasons),
+                Ok(Decision::Remote { record, inputs, .. }) => {
+                    self.left_there(stage, record, inputs);
                 }
                 Ok(Decision::Ready { .. }) => self.ready(stage),
                 Ok(Decision::Waiting { on }) => {
@@ -337,6 +378,9 @@ impl<'a> Scheduler<'a> {
     }
 
     pub(super) fn queue(&mut self, stage: usize, job: Job) {
+        let Some(job) = self.wants(stage, job) else {
+            return;
+        };
         if let Some(last) = self.planner.last().get(&self.spec(stage).id) {
             let digests = last.outputs.iter();
             let digests = digests.map(|(name, tree)| (name.clone(), tree.digest()));
@@ -372,8 +416,12 @@ impl<'a> Scheduler<'a> {
         let mut executors = JoinSet::new();
         let mut watching = self.watching.take();
         loop {
-            self.start(&to, &mut executors);
-            if self.running.is_empty() {
+            self.open()?;
+            self.run_errands(&to, &mut executors);
+            if self.opened {
+                self.start(&to, &mut executors);
+            }
+            if self.running.is_empty() && !self.far.busy() {
                 break;
             }
             tokio::select! {
@@ -439,6 +487,9 @@ impl<'a> Scheduler<'a> {
         };
         self.notice("run::cancelled", text.to_owned());
         self.drop_queued("the run was cancelled");
+        if let Some(remote) = self.far.link.used() {
+            remote.stop();
+        }
         for running in self.running.values() {
             // One that is done does not listen any more.
             let _done = running.stop.send(wish);
@@ -465,6 +516,7 @@ impl<'a> Scheduler<'a> {
             self.skip(stage, because);
         }
         self.open.clear();
+        self.drop_away(because);
         for stage in self.selected.clone() {
             if matches!(self.states[stage], State::Waiting(_)) {
                 self.skip(stage, because);
@@ -505,6 +557,15 @@ impl<'a> Scheduler<'a> {
                 self.say_failed(stage, error, millis, Some(pause));
             }
             Message::Notice(code, text) => self.notice(code, text),
+            Message::Answered(record) => self.answered(stage, record.map(|record| *record)),
+            Message::Pulling(bytes, total) => self.say(Event::RemoteProgress {
+                stage: self.id(stage),
+                doing: "pull".to_owned(),
+                bytes,
+                total,
+            }),
+            Message::Fetched(outcome, millis) => self.fetched(stage, *outcome, millis),
+            Message::Push(push) => self.heard_of_push(stage, push),
             Message::Ended(ended) => {
                 if self.grants.remove(&stage).is_some() {
                     self.step_out(stage);

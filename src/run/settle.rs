@@ -30,6 +30,7 @@ impl Scheduler<'_> {
             stage: self.id(stage),
             metrics: outcome.metrics.clone(),
             restored,
+            remote: false,
             made_millis: record.made.millis,
             made_at: record.made.started.clone(),
             key: record.key.hex(),
@@ -40,6 +41,7 @@ impl Scheduler<'_> {
             bring_back(&log, record, &self.project.store);
         }
         self.settle(stage, record, &outcome);
+        self.offer_to_remote(stage, record);
     }
 
     /// Which cell of a sweep the stage reads.
@@ -91,13 +93,29 @@ impl Scheduler<'_> {
 
     /// The stage has a result: remember it, look at its gates, open what is below it.
     pub(super) fn settle(&mut self, stage: usize, record: &Record, outcome: &Outcome) {
+        self.settle_as(stage, record, outcome, State::Settled);
+    }
+
+    /// [`Scheduler::settle`] into a state: `Distant` if its bytes are at the remote.
+    pub(super) fn settle_as(
+        &mut self,
+        stage: usize,
+        record: &Record,
+        outcome: &Outcome,
+        state: State,
+    ) {
         let spec = self.spec(stage);
-        if let Err(error) = self.planner.settle(stage, record) {
+        let noted = match state {
+            State::Distant => self.planner.settle_distant(stage, record),
+            _ => self.planner.settle(stage, record),
+        };
+        if let Err(error) = noted {
             // Losing it costs reasons and time, no result.
             self.notice(error.code(), error.to_string());
         }
         self.lock_entries(stage, record, outcome);
-        self.set(stage, State::Settled);
+        self.set(stage, state);
+        let first = self.first_time(stage, record);
         let mut broken = Vec::new();
         for event in gates::look(&spec.id, &spec.gates, &outcome.metrics) {
             if let Event::Gate {
@@ -120,6 +138,10 @@ impl Scheduler<'_> {
             self.skip_below(stage, &because);
         }
         self.settled.insert(stage, record.outputs.clone());
+        if !first {
+            // What is below it was opened when its record was found.
+            return;
+        }
         for child in self.project.graph.children(stage) {
             if let State::Waiting(missing) = &mut self.states[child]
                 && self.inside[child]
@@ -162,6 +184,7 @@ impl Scheduler<'_> {
                 let because = because.unwrap_or_else(|| "the run was cancelled".to_owned());
                 self.skip(stage, &because);
                 self.skip_below(stage, &because);
+                self.nothing_comes(stage, &because);
             }
             Err(Failure::Error(error, millis)) => self.failed(stage, error, millis),
         }
@@ -184,6 +207,7 @@ impl Scheduler<'_> {
             key: record.key.hex(),
         });
         self.settle(stage, record, &outcome);
+        self.offer_to_remote(stage, record);
         if self.options.recompute {
             self.compare(stage, &digests);
         }
@@ -214,7 +238,7 @@ impl Scheduler<'_> {
         self.notice("locked::other-bytes", text);
     }
 
-    fn failed(&mut self, stage: usize, error: StageError, millis: u64) {
+    pub(super) fn failed(&mut self, stage: usize, error: StageError, millis: u64) {
         let people = error.code.ends_with(PEOPLE);
         if people {
             self.tally.people = true;
@@ -225,6 +249,7 @@ impl Scheduler<'_> {
         self.set(stage, State::Failed);
         let because = format!("`{}` failed", self.id(stage));
         self.skip_below(stage, &because);
+        self.nothing_comes(stage, &because);
         if !self.options.keep_going && !people {
             self.drop_queued(&because);
         }

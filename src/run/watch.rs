@@ -21,7 +21,7 @@ use walkdir::WalkDir;
 
 use super::scheduler::Scheduler;
 use super::signals::Signals;
-use super::{OpenError, Options, Project, RunError, Verdict, planner, selection};
+use super::{OpenError, Options, Project, RunError, Verdict, link, planner, selection};
 use crate::config::Reference;
 use crate::event::{Envelope, Event};
 use crate::lock::Lock;
@@ -114,6 +114,7 @@ pub fn watch(
         watching.seen = false;
         match one_round(&eyes, options, &mut watching, tell) {
             Ok(Verdict::Cancelled) => return Ok(Verdict::Cancelled),
+            Ok(Verdict::Superseded) => continue,
             Ok(_) => {}
             Err(halt) if round == 0 => return Err(halt),
             Err(halt) => complain(halt),
@@ -143,8 +144,10 @@ fn one_round(
     let project = watching.open()?;
     let selected = selection(&project, options).map_err(RunError::Faults)?;
     eyes.look_at(inputs(&project, &selected));
-    let planner = planner(&project, options, &selected, false);
-    let scheduler = Scheduler::new(&project, options, planner, selected, tell, Some(watching));
+    let link = link(&project, options, None);
+    let planner = planner(&project, options, &link, &selected, false);
+    let eyes = Some(&mut *watching);
+    let scheduler = Scheduler::new(&project, options, planner, link, selected, tell, eyes);
     let (verdict, settled) = scheduler.run()?;
     watching.pins.merge(&settled.pins());
     Ok(verdict)
@@ -222,6 +225,7 @@ impl Scheduler<'_> {
         let asked = plan::Options {
             frozen: self.options.frozen,
             preview: true,
+            remote: self.far.link.is_there(),
             ..plan::Options::default()
         };
         let mut planner = Planner::new(&project.pipeline, &project.store, &project.lock, asked);
@@ -229,7 +233,7 @@ impl Scheduler<'_> {
         let mut keys = BTreeMap::new();
         for stage in project.graph.order().iter().copied() {
             let key = match planner.decide(stage, &settled) {
-                Ok(Decision::Fresh { record, .. }) => {
+                Ok(Decision::Fresh { record, .. } | Decision::Remote { record, .. }) => {
                     settled.insert(stage, record.outputs);
                     record.key
                 }

@@ -1,4 +1,5 @@
-//! `kill -9` at random moments of runs with parallel stages, a second process and collections.
+//! `kill -9` at random moments of runs with parallel stages, a remote that is put to, a second
+//! process and collections.
 //!
 //! After each: the store is whole, no lock is stale, what the last finished run locked is there
 //! without running anything, and the next run ends as if nothing had happened. CI kills a few
@@ -10,6 +11,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::project::{Project, wait_until};
+use super::remote::{assert_sound, started};
 
 /// Stages side by side, folders, equal bytes in several, a join; a store that is always too big,
 /// so that every run that ends collects.
@@ -30,8 +32,8 @@ stages:
 "#;
 const STAGES: usize = 7;
 
-/// Lines of `pipeline.yaml` that put a remote store into play. Empty until there is one.
-const REMOTE: &str = "";
+/// Lines of `pipeline.yaml` that put a remote store into play.
+const REMOTE: &str = "remote: { url: DIR/remote, push: true }\n";
 
 /// What every run with `n` must leave in `out/`.
 fn expected(n: u64) -> BTreeMap<String, String> {
@@ -108,8 +110,8 @@ impl Campaign {
     }
 
     /// Runs to the end; tells how many stages ran.
-    fn finish(&self, n: u64, moment: &str) -> usize {
-        let said = self.project.ok(&["run", "--json"]);
+    fn finish(&self, n: u64, more: &[&str], moment: &str) -> usize {
+        let said = self.project.ok(&[&["run", "--json"], more].concat());
         assert!(
             !said.contains("run::waiting"),
             "{moment}: a stale lock: {said}"
@@ -184,11 +186,13 @@ impl Campaign {
         // What the last finished run locked is there. (The killed one may have come to its end.)
         if !locked.contains(&cache::Digest::of(format!("b {next}\n").as_bytes()).hex()) {
             self.set(next, before);
-            let ran = self.finish(before, moment);
+            // By this store alone: the remote must not hide that it lost something.
+            let ran = self.finish(before, &["--no-remote"], moment);
             assert_eq!(ran, 0, "{moment}: a locked result was lost");
             self.set(before, next);
         }
-        self.finish(next, moment);
+        assert_sound(&self.project.at("remote"));
+        self.finish(next, &[], moment);
         self.n = next;
     }
 }
@@ -202,10 +206,10 @@ fn number(name: &str, default: u64) -> u64 {
 fn killed_at_random_moments() {
     let (points, seed) = (number("CRASH_POINTS", 12), number("CRASH_SEED", 1));
     let mut campaign = Campaign::new(seed);
-    campaign.finish(0, "at first");
+    campaign.finish(0, &[], "at first");
     campaign.set(0, 1);
     let began = Instant::now();
-    campaign.finish(1, "to measure");
+    campaign.finish(1, &[], "to measure");
     campaign.n = 1;
     let span = began.elapsed();
     for _ in 0..points {
@@ -217,5 +221,11 @@ fn killed_at_random_moments() {
         "{said}"
     );
     campaign.project.verify();
+    // What was put in all these runs serves somebody who has nothing.
+    assert_sound(&campaign.project.at("remote"));
+    let other = Project::new(&campaign.project.read("pipeline.yaml"));
+    other.write("words.txt", "some\nwords\n");
+    let said = other.ok(&["run", "--json"]);
+    assert_eq!(started(&said), 0, "{said}");
     println!("seed {seed}, runs of {span:?}: {:?}", campaign.told);
 }

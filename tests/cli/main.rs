@@ -2,17 +2,21 @@
 //! whole of what they say. One binary; one module a feature.
 
 mod accept;
+mod bucket;
 mod builtin;
 mod cache;
 mod campaign;
 mod ci;
 mod compare;
+mod compared;
 mod crash;
 mod failures;
 mod fuzz;
 mod interrupt;
 mod pools;
 mod project;
+mod proxy;
+mod remote;
 mod resume;
 mod run;
 mod set;

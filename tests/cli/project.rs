@@ -57,7 +57,15 @@ impl Project {
             // What the user of this machine says about stores is no part of a test.
             .env("XDG_CONFIG_HOME", self.at("no-config"))
             .stdin(Stdio::null());
-        for name in ["TUNESMITH_WORKER", "TUNESMITH_STORE", "NO_COLOR", "TMPDIR"] {
+        for name in [
+            "TUNESMITH_WORKER",
+            "TUNESMITH_STORE",
+            "TUNESMITH_REMOTE",
+            "TUNESMITH_REMOTE_PUSH",
+            "GITHUB_EVENT_NAME",
+            "NO_COLOR",
+            "TMPDIR",
+        ] {
             command.env_remove(name);
         }
         command
