@@ -34,6 +34,9 @@ pub use objects::{Again, Objects, Refusal, RefusalKind, Request, Sink};
 /// Blobs that one result moves at the same time.
 const SIDE_BY_SIDE: usize = 8;
 
+/// Ends without an error before the end of an object that count as its end.
+const SHORT_ENDS: u32 = 3;
+
 /// Records may not be larger: a million files have about 150 MB.
 const LARGEST_RECORD: usize = 256 << 20;
 
@@ -108,16 +111,26 @@ impl Remote {
             Some(result) => record_path(key, result),
             None => key_path(key),
         };
-        let mut bytes = Vec::new();
+        let (mut bytes, mut record, mut short_ends) = (Vec::new(), None, 0);
         let found = self.health.request(|| {
             bytes.clear();
-            self.objects.get(&path, 0, &mut |piece| {
+            let found = self.objects.get(&path, 0, &mut |piece| {
                 if bytes.len() + piece.len() > LARGEST_RECORD {
                     return Err(std::io::Error::other("the record is too large"));
                 }
                 bytes.extend_from_slice(piece);
                 Ok(())
-            })
+            })?;
+            record = parse(&bytes);
+            if found && record.is_none() {
+                // Perhaps an answer that ended early, which nothing but its bytes shows.
+                short_ends += 1;
+                if short_ends < SHORT_ENDS {
+                    let cause = format!("`{path}` ended at byte {} as half a record", bytes.len());
+                    return Err(Refusal::new(RefusalKind::Passing, cause));
+                }
+            }
+            Ok(found)
         });
         if !found.ok()? {
             return None;
@@ -126,7 +139,7 @@ impl Remote {
             let result = wanted.is_none_or(|wanted| record.result() == *wanted);
             record.key == *key && result && !record.made.accepted
         };
-        let record = parse(&bytes).filter(fits);
+        let record = record.filter(fits);
         if record.is_none() {
             self.refuse(&path, "is no record of its key");
         }

@@ -7,14 +7,11 @@
 use std::collections::BTreeMap;
 
 use super::objects::{Refusal, RefusalKind};
-use super::{Moved, Remote, Seen, Unmoved, blob_path, record_path, side_by_side};
+use super::{Moved, Remote, SHORT_ENDS, Seen, Unmoved, blob_path, record_path, side_by_side};
 use crate::aside::Aside;
 use crate::record::Log;
 use crate::store::{Condition, Store};
 use crate::{Digest, Error, Record, Tree};
-
-/// Ends without an error before the end of the object that count as its end.
-const SHORT_ENDS: u32 = 3;
 
 impl Remote {
     /// Brings the blobs of a record that [`Remote::find`] gave, and commits it. Its log comes
