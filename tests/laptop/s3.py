@@ -8,6 +8,7 @@ connection before any answer, or an answer that ends in its middle. Needs `pip i
 import itertools
 import logging
 import random
+import socket
 import sys
 import threading
 
@@ -41,6 +42,7 @@ class Failing:
             start_response("503 Slow Down", [("Content-Length", "0")])
             return [b""]
         if kind == "cut":
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionAbortedError("as asked")
         body = b"".join(SOUND(environ, start_response))
         return [body[: len(body) // 2]]
