@@ -41,14 +41,14 @@ struct Softmax {
       for (int t = 0; t < 16; ++t) m = fmaxf(m, fmaxf(s[4 * t + 2 * r], s[4 * t + 2 * r + 1]));
       m = row_max(m);
       const float base = m == -INFINITY ? 0.f : m * scale2;  // a row of another sequence so far
-      keep[r] = exp2f(top[r] * scale2 - base);
+      keep[r] = exp2_fast(top[r] * scale2 - base);
       top[r] = m;
       float part = 0.f;
 #pragma unroll
       for (int t = 0; t < 16; ++t) {
         float &x = s[4 * t + 2 * r], &y = s[4 * t + 2 * r + 1];
-        x = exp2f(fmaf(x, scale2, -base));
-        y = exp2f(fmaf(y, scale2, -base));
+        x = exp2_fast(fmaf(x, scale2, -base));
+        y = exp2_fast(fmaf(y, scale2, -base));
         part += x + y;
       }
       sum[r] = sum[r] * keep[r] + part;
@@ -199,7 +199,7 @@ attention_forward_sm90_hd128(const __grid_constant__ Params p, const __grid_cons
       barrier_init(bar + 40 + 8 * i, 1);
       barrier_init(bar + 56 + 8 * i, 8);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_ready();
   }
   __syncthreads();
   const BlockPlace at = place(blockIdx.x, p.heads, gridDim.x / p.heads);
