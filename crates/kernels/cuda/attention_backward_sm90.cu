@@ -1,5 +1,5 @@
 //! Attention backward on Hopper, head size 128, no soft cap: the two passes of attention_backward.cu
-//! with warpgroup products and bulk tensor copies. Same promises; traps on any other card.
+//! with warpgroup products and bulk tensor copies. Same promises. Compiled for sm_90a alone.
 //!
 //! A block keeps a tile of 128 rows (queries and dO, or keys and values), 64 a computing warpgroup;
 //! tiles of 64 rows of the other two stream past, four in flight. Scores and their gradients have the
@@ -18,7 +18,7 @@
 
 // Operands of dQ's scores held in registers: 0 none, 1 dO, 2 dO and Q.
 #ifndef ATTENTION_DQ_HELD
-#define ATTENTION_DQ_HELD 1
+#define ATTENTION_DQ_HELD 2
 #endif
 // Whether dK and dV start a tile's scores before the last tile's products are done.
 #ifndef ATTENTION_DKV_AHEAD

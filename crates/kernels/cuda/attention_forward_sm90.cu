@@ -1,5 +1,5 @@
 //! Attention forward on Hopper, head size 128, no soft cap: what attention_forward.cu computes, with
-//! warpgroup products and bulk tensor copies. Same promises; traps on any other card.
+//! warpgroup products and bulk tensor copies. Same promises. Compiled for sm_90a alone.
 //!
 //! A block takes 128 queries of one head: one warpgroup copies tiles of 128 keys and values, two
 //! compute 64 rows each. The product of the next scores is issued before that of the last

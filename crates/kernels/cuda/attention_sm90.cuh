@@ -1,6 +1,6 @@
 //! Hopper pieces for the attention kernels: transaction barriers, bulk tensor copies, warpgroup
 //! products on 128-byte swizzled tiles, register hand-over. It promises nothing on other cards (its
-//! users compile to a trap there); it must not know attention.
+//! users are compiled for sm_90a alone); it must not know attention.
 //!
 //! A tile is [rows][128 columns] of bf16 as two boxes of [rows][64 columns], each row of a box 128
 //! bytes, swizzled as the copy engine writes it (CU_TENSOR_MAP_SWIZZLE_128B). Descriptors: PTX ISA,
@@ -12,7 +12,7 @@
 namespace attention {
 
 /// CUtensorMap, without the driver's header.
-struct alignas(64) TensorMap { uint64_t bytes[16]; };
+struct alignas(128) TensorMap { uint64_t bytes[16]; };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define ATTENTION_SM90 1

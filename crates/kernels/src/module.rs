@@ -248,7 +248,7 @@ impl Kernels {
         let function = self.functions[kernel as usize][element as usize];
         let blocks = [grid.blocks.0, grid.blocks.1, 1].map(|n| n as u32);
         let threads = [grid.threads.0, grid.threads.1].map(|n| n as u32);
-        let mut arguments = [ptr::from_ref(params).cast_mut().cast()];
+        let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
         // SAFETY: the function takes one struct of this size.
         unsafe { raw_launch(function, blocks, threads, 0, &mut arguments, stream) }
             .map_err(|code| failed(names[element as usize], &grid, code))
@@ -285,8 +285,11 @@ impl Kernels {
             .map(|map| tensor_map::encode(params.place(map.matrix), *map))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|code| failed(launch.kernel, launch, code))?;
-        let mut arguments = vec![ptr::from_ref(params).cast_mut().cast()];
-        arguments.extend(maps.iter_mut().map(|map| ptr::from_mut(map).cast()));
+        let mut arguments = vec![ptr::from_ref(params).cast_mut().cast::<c_void>()];
+        arguments.extend(
+            maps.iter_mut()
+                .map(|map| ptr::from_mut(map).cast::<c_void>()),
+        );
         // SAFETY: attention kernels take one `AttentionParams` and the maps of their launch.
         unsafe {
             raw_launch(

@@ -42,7 +42,7 @@ pub(super) fn plan(shape: AttentionShape, multiprocessors: u32) -> Plan {
     let splits = prefix_splits(shape, TILE, multiprocessors);
     let width = shape.prefix as usize * (kv_heads * HEAD_DIM) as usize;
     // Shared memory: the tiles that stay and those in flight, barriers, statistics, room to align.
-    let launch = |kernel, blocks, shared, maps| Launch {
+    let launch = |kernel, blocks, shared, maps: &'static [TileMap]| Launch {
         kernel,
         grid: [blocks, 1, 1],
         block: BLOCK,

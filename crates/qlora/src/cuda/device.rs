@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 const DRIVER: i32 = 13000;
 
 /// The attention kernels of cards that have both: the one line to change when one door has to be closed.
-const PREFERRED: Door = Door::Warpgroup;
+const PREFERRED: Door = Door::Warp;
 
 /// Overrides [`PREFERRED`]: `warp` or `warpgroup`.
 const DOOR_VARIABLE: &str = "TUNESMITH_ATTENTION";
