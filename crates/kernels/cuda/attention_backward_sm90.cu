@@ -129,13 +129,13 @@ __device__ inline void dq_compute(const Params& p, const KeyTiles& tiles, const 
     barrier_wait(ring.full(n), Ring::parity(n));
     product_fence();
 #if ATTENTION_DQ_HELD > 1
-    product_rows_rs(s, q_held, k);
+    product_rows_rs<kMoving>(s, q_held, k);
 #else
     product_rows_ss<kKept, kMoving>(s, q, k);
 #endif
     product_commit();
 #if ATTENTION_DQ_HELD > 0
-    product_rows_rs(dp, d_out_held, k + kMovingBytes);
+    product_rows_rs<kMoving>(dp, d_out_held, k + kMovingBytes);
 #else
     product_rows_ss<kKept, kMoving>(dp, d_out, k + kMovingBytes);
 #endif

@@ -18,6 +18,10 @@
 #ifndef ATTENTION_TURNS
 #define ATTENTION_TURNS 1
 #endif
+// Whether the queries stay in registers.
+#ifndef ATTENTION_Q_HELD
+#define ATTENTION_Q_HELD 1
+#endif
 
 using attention::Params;
 using attention::TensorMap;
@@ -116,9 +120,20 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
   if (team == 1) named_arrive(1, 256);  // the first turn is team 0's
 #endif
   barrier_wait(bar, 0);
+#if ATTENTION_Q_HELD
+  uint32_t held[32];
+  hold_rows<kRows>(held, q);
+#endif
+  auto scores = [&](uint32_t k) {
+#if ATTENTION_Q_HELD
+    product_rows_rs<kKeys>(s, held, k);
+#else
+    product_rows_ss<kRows, kKeys>(s, q, k);
+#endif
+  };
   barrier_wait(k_full, 0);
   product_fence();
-  product_rows_ss<kRows, kKeys>(s, q, base + kK);
+  scores(base + kK);
   product_commit();
   product_wait<0>();
   pin(s);
@@ -135,7 +150,7 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
 #endif
     pin(acc);
     product_fence();
-    product_rows_ss<kRows, kKeys>(s, q, base + kK + stage * kTileBytes);
+    scores(base + kK + stage * kTileBytes);
     product_commit();
     barrier_wait(v_full + 8 * before, ((n - 1) >> 1) & 1);
     product_fence();

@@ -104,7 +104,7 @@ __device__ inline void wgmma_rs(float (&d)[64], const uint32_t* a, uint64_t b) {
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" R64 "}, {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
                : ACC32("+f", d, 0), ACC32("+f", d, 32) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
-/// d[64 x 64] = or += A . B^T, A from registers, k = 16 columns of B's 64 rows from shared memory.
+/// d[64 x 64 or 128] = or += A . B^T, A from registers, k = 16 columns of B's rows from shared memory.
 template <bool ADD>
 __device__ inline void wgmma_rows_rs(float (&d)[32], const uint32_t* a, uint64_t b) {
   if constexpr (ADD)
@@ -113,6 +113,15 @@ __device__ inline void wgmma_rows_rs(float (&d)[32], const uint32_t* a, uint64_t
   else
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" R32 "}, {%32,%33,%34,%35}, %36, 0, 1, 1, 0;"
                  : ACC32("=f", d, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+template <bool ADD>
+__device__ inline void wgmma_rows_rs(float (&d)[64], const uint32_t* a, uint64_t b) {
+  if constexpr (ADD)
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" R64 "}, {%64,%65,%66,%67}, %68, 1, 1, 1, 0;"
+                 : ACC32("+f", d, 0), ACC32("+f", d, 32) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  else
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" R64 "}, {%64,%65,%66,%67}, %68, 0, 1, 1, 0;"
+                 : ACC32("=f", d, 0), ACC32("=f", d, 32) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 /// d = A . B^T over 128 columns: A's 64 rows at `a` in a tile of A_ROWS, B all B_ROWS of its tile.
@@ -135,11 +144,12 @@ __device__ inline void hold_rows(uint32_t (&a)[32], uint32_t tile) {
     for (int i = 0; i < 4; ++i) a[4 * k + i] = r[i];
   }
 }
-/// d = A . B^T over 128 columns, A held, B a tile of 64 rows.
-__device__ inline void product_rows_rs(float (&d)[32], const uint32_t (&a)[32], uint32_t b) {
+/// d = A . B^T over 128 columns, A held, B a tile of B_ROWS.
+template <int B_ROWS, int N>
+__device__ inline void product_rows_rs(float (&d)[N], const uint32_t (&a)[32], uint32_t b) {
   wgmma_rows_rs<false>(d, a, descriptor(b, 16));
 #pragma unroll
-  for (int k = 1; k < 8; ++k) wgmma_rows_rs<true>(d, a + 4 * k, descriptor(b + (k >> 2) * 64 * 128 + (k & 3) * 32, 16));
+  for (int k = 1; k < 8; ++k) wgmma_rows_rs<true>(d, a + 4 * k, descriptor(b + (k >> 2) * B_ROWS * 128 + (k & 3) * 32, 16));
 }
 /// d += W . B: W [64 x ROWS] packed in registers, B a tile of ROWS rows.
 template <int ROWS>
