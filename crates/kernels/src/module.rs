@@ -1,7 +1,7 @@
 //! The compiled kernels, loaded once, looked up once, launched by number.
 #![expect(unsafe_code, reason = "the driver's C interface")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
 use std::ptr;
@@ -172,7 +172,7 @@ kernels! {
 /// All kernels, ready in the current context.
 pub struct Kernels {
     functions: Vec<[sys::CUfunction; 2]>,
-    attention: HashMap<&'static str, sys::CUfunction>,
+    attention: BTreeMap<&'static str, sys::CUfunction>,
 }
 
 // SAFETY: a CUfunction is a handle that the driver allows in any thread.
@@ -202,7 +202,7 @@ impl Kernels {
         let mut attention = ATTENTION_KERNELS
             .iter()
             .map(|(family, name)| Ok((*name, find(modules[ATTENTION + family], name)?)))
-            .collect::<Result<HashMap<_, _>, _>>()?;
+            .collect::<Result<BTreeMap<_, _>, _>>()?;
         let warpgroup =
             capability()? == (9, 0) && FATBINS[ATTENTION + GENERAL..].iter().all(|f| !f.is_empty());
         if warpgroup {
