@@ -27,4 +27,5 @@ pub use decoder::Keep;
 pub use device::{Device, DeviceInfo};
 pub use engine::{CudaEngine, Options};
 pub use kernels::Element;
+pub use kernels::attention::Door;
 pub use train::available;
