@@ -132,5 +132,29 @@ fn the_bytes_of_each_version_are_pinned() {
         &export,
         json!({"model_type": "mistral"}),
     );
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    fetch 1  path data/xlam.jsonl  b9d32a3ea90171e9
+    convert 2  glaive report.json  56d21d63e9197894
+    convert 2  glaive rows.jsonl  0855634c76ecf337
+    convert 2  hermes report.json  ce3ef524563e43f9
+    convert 2  hermes rows.jsonl  8013a4d2a35d2c8c
+    convert 2  xlam report.json  9cee7646886b17c3
+    convert 2  xlam rows.jsonl  ed0505ddf0699be7
+    convert 2  apigen-mt report.json  d3f399dd4a0c4a55
+    convert 2  apigen-mt rows.jsonl  c600398ab6591f80
+    convert 2  alpaca report.json  1bb7442b68a2a757
+    convert 2  alpaca rows.jsonl  63750790f179503f
+    synthesize 1  grammar report.json  4903153383b0d253
+    synthesize 1  grammar rows.jsonl  da2fca88b0f8e8cd
+    validate 1  rows report.json  862a7e60be960a78
+    validate 1  rows rows.jsonl  da2fca88b0f8e8cd
+    split 1  rows report.json  dfca8aa1c5d4bee4
+    split 1  rows train.jsonl  b198fc0357315d52
+    split 1  rows val.jsonl  6db22d204a4c4c02
+    export 1  adapter adapter/adapter_config.json  ec3c32627f143704
+    export 1  adapter adapter/adapter_model.safetensors  b98cfd662f5ef989
+    export 1  adapter adapter/tokenizer.json  9b29840a458b8d5b
+    export 1  adapter adapter/tokenizer_config.json  c2625e59a1ca7655
+    export 1  adapter system-prompt.txt  59ab1826cc992394
+    ");
 }

@@ -113,9 +113,17 @@ mod tests {
           alpha = 32
           dropout = 0
           targets = ["q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"]
+          layers = null
+          rank_pattern = {}
+          alpha_pattern = {}
+          rslora = false
+          init = "kaiming"
           lr = 2e-4
+          lora_plus = 1
           schedule = "cosine"
+          lr_end = 0
           warmup_ratio = 0.05
+          warmup_steps = null
           weight_decay = 0.01
           beta1 = 0.9
           beta2 = 0.999
@@ -123,13 +131,19 @@ mod tests {
           clip = 1.0
           loss = "token"
           batch = 16
+          batch_tokens = null
           epochs = 2
           max_steps = null
           context = 2048
+          too_long = "refuse"
+          labels = "all"
+          weights = {}
+          row_weights = false
           eval_every = null
           save_every = 10
           early_stop = null
           keep_best = false
+          keep = 0
           shared_prefix = true
           samples = ["remind me to water the plants on saturday","what can you do?"]
         eval 1
