@@ -15,6 +15,9 @@ pub struct Digest([u8; 32]);
 pub struct BadDigest(String);
 
 impl Digest {
+    /// Digits of [`Digest::hex`].
+    pub(crate) const HEX: usize = 64;
+
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())

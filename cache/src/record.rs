@@ -1,7 +1,8 @@
 //! Records: which key made which outputs, with the parts of the key.
 //!
 //! Promises: a record names only blobs that were durable before it; one key may own several
-//! results; a record that does not rehash to its key is not believed.
+//! results; a record that does not rehash to its key is not believed, and neither is one with a
+//! bit that flipped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -128,9 +129,7 @@ impl Store {
         let folder = place.parent().expect("a record lies in a folder");
         self.make_folder(folder.parent().expect("a key lies in a shard"))?;
         self.make_folder(folder)?;
-        let mut text = serde_json::to_vec(record).expect("a record is plain data");
-        text.push(b'\n');
-        self.aside()?.write(&text, &place)?;
+        self.aside()?.write(&text(record), &place)?;
         self.changed_folder(folder);
         self.sync_folders()?;
         // The result exists; forgetting a hash is no failure.
@@ -204,8 +203,33 @@ impl Store {
     }
 }
 
-/// A record that rehashes to its key and whose paths stay below their folder, or nothing.
+/// How a record's text begins: then comes the digest of all that follows. Parts and blobs are
+/// named by their digests; metrics, paths and circumstances would be believed with a flipped bit.
+const SUM: &[u8] = b"{\"sum\":\"";
+
+/// A record as it lies in a store.
+pub(crate) fn text(record: &Record) -> Vec<u8> {
+    let plain = serde_json::to_vec(record).expect("a record is plain data");
+    let rest = [b"\",", &plain[1..], b"\n"].concat();
+    [SUM, Digest::of(&rest).hex().as_bytes(), &rest].concat()
+}
+
+/// Whether the bytes are those that their sum was made of. A text without a sum is older than
+/// sums are.
+fn unharmed(bytes: &[u8]) -> bool {
+    let Some(bytes) = bytes.strip_prefix(SUM) else {
+        return true;
+    };
+    let parts = bytes.split_at_checked(Digest::HEX);
+    parts.is_some_and(|(sum, rest)| Digest::of(rest).hex().as_bytes() == sum)
+}
+
+/// A record that is unharmed, rehashes to its key and whose paths stay below their folder, or
+/// nothing.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Record> {
+    if !unharmed(bytes) {
+        return None;
+    }
     let record: Record = serde_json::from_slice(bytes).ok()?;
     let below = |path: &str| path.split('/').all(|step| !matches!(step, "" | "." | ".."));
     let folders = record.outputs.values().filter(|tree| tree.is_folder());

@@ -47,7 +47,7 @@ pub(super) struct CompareArgs {
     format: Format,
     /// The same as --format json
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn compare(common: &Common, args: &CompareArgs) -> Result<Exit, Trouble> {

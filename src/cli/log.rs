@@ -19,7 +19,7 @@ pub(super) struct LogArgs {
     result: bool,
     /// Tell it as JSON, an object a stage
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn log(common: &Common, args: &LogArgs) -> Result<Exit, Trouble> {
