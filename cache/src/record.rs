@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::key::Prefixed;
 use crate::store::{Condition, Store};
 use crate::{Digest, KeyParts, Tree};
 
@@ -96,9 +97,10 @@ impl Record {
 
     /// [`Record::result`] of a record that has these outputs (sorted by name).
     pub fn result_of<'a>(outputs: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
-        let mut parts = KeyParts::new();
+        let mut parts = Prefixed::default();
         for (name, digest) in outputs {
-            parts.push(name, digest.hex());
+            parts.push(name);
+            parts.push(&digest.digits());
         }
         parts.digest()
     }
@@ -195,11 +197,13 @@ impl Store {
     }
 
     pub(crate) fn key_folder(&self, key: &Digest) -> PathBuf {
-        self.root.join("records").join(key.shard()).join(key.hex())
+        let hex = key.digits();
+        self.below(&["/records/", &hex[..2], "/", &hex])
     }
 
     pub(crate) fn record_path(&self, key: &Digest, result: &Digest) -> PathBuf {
-        self.key_folder(key).join(format!("{result}.json"))
+        let (hex, result) = (key.digits(), result.digits());
+        self.below(&["/records/", &hex[..2], "/", &hex, "/", &result, ".json"])
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn compare(common: &Common, args: &CompareArgs) -> Result<Exit, Troub
     let records: Vec<Record> = records.into_iter().map(|used| used.record).collect();
     let compared = Compared {
         provenance: Provenance::new(&records),
-        last: Last::load(project.store.home(), &project.pipeline.profile),
+        last: project.last(),
         records: &records,
         project: &project,
         args,

@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
-use crate::plan::Last;
 use crate::report::screen;
 use crate::run::{Project, kept_log, log_path};
 
@@ -51,7 +50,7 @@ fn of(project: &Project, stage: &str, result: bool) -> Result<Vec<u8>, Trouble> 
         }
     };
     let kept = || -> Result<Option<Vec<u8>>, Trouble> {
-        let last = Last::load(project.store.home(), &pipeline.profile);
+        let last = project.last();
         let Some(last) = last.get(stage) else {
             return Ok(None);
         };
