@@ -18,6 +18,7 @@ mod linear;
 mod memory;
 mod pass;
 mod profile;
+mod refuse;
 mod train;
 
 pub mod bench;
@@ -27,4 +28,5 @@ pub use decoder::Keep;
 pub use device::{Device, DeviceInfo};
 pub use engine::{CudaEngine, Options};
 pub use kernels::Element;
+pub use refuse::refusals;
 pub use train::available;
