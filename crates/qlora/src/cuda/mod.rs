@@ -18,6 +18,7 @@ mod linear;
 mod memory;
 mod pass;
 mod profile;
+mod refuse;
 mod train;
 
 pub mod bench;
@@ -28,4 +29,5 @@ pub use device::{Device, DeviceInfo};
 pub use engine::{CudaEngine, Options};
 pub use kernels::Element;
 pub use kernels::attention::Door;
+pub use refuse::refusals;
 pub use train::available;

@@ -1,13 +1,11 @@
 //! The CUDA engine against the CPU and against PEFT: decoded bits, f32 training, shared prefixes, dropout,
 //! and equal bytes whatever is kept. Without a GPU each test says so and passes.
 
-use std::sync::atomic::AtomicBool;
-
 use qlora::cuda::{
     Base, CudaEngine, Device, Door, Element, Keep, Options, Precision, available, bench,
 };
 use qlora::peft::PeftAdapter;
-use qlora::train::{Example, Schedule, TrainConfig, TrainReport, train, train_on_gpu};
+use qlora::train::{Example, Schedule, TrainConfig, TrainJob, TrainReport, train, train_on_gpu};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, Dtype, LoraConfig, Matrix, Model, Nf4Tensor, Quantization, Target};
 use safetensors::SafeTensors;
@@ -101,12 +99,8 @@ fn on_gpu(
     let report = train_on_gpu(
         &mut engine,
         &mut adapter,
-        examples,
-        &[],
-        config,
-        None,
+        TrainJob::new(examples, config),
         &mut |_| {},
-        &AtomicBool::new(false),
     )
     .unwrap();
     (engine.into_base(), adapter, report)
@@ -122,12 +116,8 @@ fn on_cpu(
     let report = train(
         model,
         &mut adapter,
-        examples,
-        &[],
-        config,
-        None,
+        TrainJob::new(examples, config),
         &mut |_| {},
-        &AtomicBool::new(false),
     )
     .unwrap();
     (adapter, report)
@@ -201,6 +191,7 @@ fn rows(scale: u32) -> Vec<Example> {
                 id: format!("row {i}"),
                 ids,
                 labels,
+                weight: 1.0,
             }
         })
         .collect()
@@ -335,6 +326,7 @@ fn bf16_is_near(head_dim: usize, rows: &[Example]) {
         dropout: 0.05,
         targets: Target::ALL.to_vec(),
         seed: 1,
+        ..LoraConfig::default()
     };
     let start = Adapter::new(model.config(), &lora).unwrap();
     let config = TrainConfig {

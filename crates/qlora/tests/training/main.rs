@@ -7,5 +7,6 @@ mod autograd;
 mod cuda;
 mod heads;
 mod merged;
+mod peft_options;
 mod peft_refs;
 mod smollm2;
