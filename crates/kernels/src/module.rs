@@ -33,6 +33,8 @@ impl Element {
 pub struct Grid {
     pub blocks: (usize, usize),
     pub threads: (usize, usize),
+    /// Bytes of dynamic shared memory a block.
+    pub shared: usize,
 }
 
 impl Grid {
@@ -41,6 +43,7 @@ impl Grid {
         Self {
             blocks: (blocks, 1),
             threads: (threads, 1),
+            shared: 0,
         }
     }
 
@@ -57,6 +60,7 @@ impl Grid {
         Self {
             blocks: (items.div_ceil(threads), rows),
             threads: (threads, 1),
+            shared: 0,
         }
     }
 }
@@ -89,7 +93,7 @@ fn check(result: sys::CUresult, what: impl FnOnce() -> String) -> Result<(), Lau
 }
 
 /// Where the attention families begin, and the kernels they hold.
-const ATTENTION: usize = 6;
+const ATTENTION: usize = 9;
 const ATTENTION_KERNELS: &[(usize, &str)] = &[
     (0, "attention_forward_bf16_hd64"),
     (0, "attention_forward_bf16_hd128"),
@@ -158,6 +162,28 @@ kernels! {
         GradientNorm = "gradient_norm", "gradient_norm", GradientNorm;
         AdamwStep = "adamw_step", "adamw_step", AdamwStep;
     }
+    6 {
+        LoraRows = "lora_rows", "lora_rows", LoraRows;
+        Nf4Rows1 = "nf4_rows_1", "nf4_rows_1", Nf4Rows;
+        Nf4Rows2 = "nf4_rows_2", "nf4_rows_2", Nf4Rows;
+        Nf4Rows4 = "nf4_rows_4", "nf4_rows_4", Nf4Rows;
+        Nf4Rows8 = "nf4_rows_8", "nf4_rows_8", Nf4Rows;
+    }
+    7 {
+        FinishTurn = "finish_turn_bf16", "finish_turn_f32", FinishTurn;
+        FinishGate = "finish_gate_bf16", "finish_gate_f32", FinishGate;
+        FinishAdd = "finish_add_bf16", "finish_add_f32", FinishAdd;
+        CacheFill = "cache_fill_bf16", "cache_fill_f32", CacheFill;
+        ArgMax = "arg_max", "arg_max", ArgMax;
+    }
+    8 {
+        DecodeAttention16 = "decode_attention_f32_hd16", "decode_attention_f32_hd16", DecodeAttention;
+        DecodeAttention32 = "decode_attention_f32_hd32", "decode_attention_f32_hd32", DecodeAttention;
+        DecodeAttention64 = "decode_attention_bf16_hd64", "decode_attention_f32_hd64", DecodeAttention;
+        DecodeAttention128 = "decode_attention_bf16_hd128", "decode_attention_f32_hd128", DecodeAttention;
+        DecodeAttention256 = "decode_attention_bf16_hd256", "decode_attention_bf16_hd256", DecodeAttention;
+        DecodeMerge = "decode_merge_bf16", "decode_merge_f32", DecodeMerge;
+    }
 }
 
 /// All kernels, ready in the current context.
@@ -221,8 +247,10 @@ impl Kernels {
         let function = self.functions[kernel as usize][element as usize];
         let blocks = [grid.blocks.0, grid.blocks.1, 1].map(|n| n as u32);
         let threads = [grid.threads.0, grid.threads.1].map(|n| n as u32);
+        let shared = grid.shared as u32;
+        allow_shared(function, shared, names[element as usize])?;
         // SAFETY: the function takes one struct of this size.
-        unsafe { raw_launch(function, blocks, threads, 0, params, stream) }
+        unsafe { raw_launch(function, blocks, threads, shared, params, stream) }
             .map_err(|code| failed(names[element as usize], &grid, code))
     }
 
@@ -243,14 +271,7 @@ impl Kernels {
             .attention
             .get(launch.kernel)
             .unwrap_or_else(|| panic!("{} is listed in module.rs", launch.kernel));
-        if launch.shared > SHARED {
-            let attribute =
-                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded.
-            let result =
-                unsafe { sys::cuFuncSetAttribute(function, attribute, launch.shared as i32) };
-            check(result, || format!("shared memory of {}", launch.kernel))?;
-        }
+        allow_shared(function, launch.shared, launch.kernel)?;
         // SAFETY: attention kernels take one `AttentionParams`.
         unsafe {
             raw_launch(
@@ -264,6 +285,17 @@ impl Kernels {
         }
         .map_err(|code| failed(launch.kernel, launch, code))
     }
+}
+
+/// Asks for more dynamic shared memory than a kernel gets by itself.
+fn allow_shared(function: sys::CUfunction, shared: u32, name: &str) -> Result<(), LaunchError> {
+    if shared <= SHARED {
+        return Ok(());
+    }
+    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the function is loaded.
+    let result = unsafe { sys::cuFuncSetAttribute(function, attribute, shared as i32) };
+    check(result, || format!("shared memory of {name}"))
 }
 
 fn failed(name: &str, grid: &dyn fmt::Debug, code: sys::CUresult) -> LaunchError {

@@ -78,10 +78,15 @@ impl<'d> Exec<'d> {
     /// Takes room for host values and copies them.
     pub(super) fn upload<T: Copy>(&mut self, values: &[T]) -> Region {
         let region = self.arena.take(size_of_val(values));
+        self.put(region, values);
+        region
+    }
+
+    /// Copies host values into a region.
+    pub(super) fn put<T: Copy>(&mut self, region: Region, values: &[T]) {
         if !values.is_empty() {
             self.go(|d| d.upload(region, values));
         }
-        region
     }
 
     pub(super) fn zero(&mut self, region: Region) {
