@@ -159,8 +159,7 @@ struct Scales {
 
 template <int NT>
 struct RowsShared {
-    // Two blocks share a multiprocessor while the batch is small.
-    static constexpr int STAGES = NT == 2 ? 3 : 4;
+    static constexpr int STAGES = 3;
     static constexpr int TABLE = 256 * 16 * 8;
     static constexpr int MAPS = 3 * 256 * 4;
     static constexpr int WEIGHTS = ROWS_WARPS * 4 * 32;  // 16-byte pieces a stage
@@ -305,13 +304,14 @@ __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
     }
 }
 
+// Two blocks share a multiprocessor of an A100 or H100 while the batch is small.
 #define NF4_ROWS(groups, blocks)                                                                           \
     static_assert(RowsShared<groups>::BYTES * blocks <= 227 * 1024 - blocks * 1024, "shared memory");      \
     extern "C" __global__ void __launch_bounds__(ROWS_THREADS, blocks) nf4_rows_##groups(const Nf4Rows p) { \
         nf4_rows<groups>(p);                                                                               \
     }
-static_assert(RowsShared<1>::BYTES == 109568 && RowsShared<2>::BYTES == 97280 && RowsShared<4>::BYTES == 134144 &&
-                  RowsShared<8>::BYTES == 166912, "decode.rs");
+static_assert(RowsShared<1>::BYTES == 91136 && RowsShared<2>::BYTES == 97280 && RowsShared<4>::BYTES == 109568 &&
+                  RowsShared<8>::BYTES == 134144, "decode.rs");
 NF4_ROWS(1, 2)
 NF4_ROWS(2, 2)
 NF4_ROWS(4, 1)

@@ -18,6 +18,10 @@ pub const GROUP: usize = 8;
 
 const TILE: usize = 256;
 const STAGE: usize = 128;
+/// Stages in shared memory at a time.
+const STAGES: usize = 3;
+/// Bytes of shared memory that these kernels hold besides.
+const STATIC: usize = 256;
 const CHUNK: usize = 128;
 const QUERIES: usize = 4;
 /// More sums than this cost more than they save.
@@ -25,17 +29,22 @@ const MOST_SPLITS: usize = 16;
 
 /// Which kernel multiplies `rows` rows, and its dynamic shared memory.
 fn product(rows: usize) -> (Kernel, usize) {
-    let (kernel, groups, stages) = match rows.div_ceil(GROUP) {
-        1 => (Kernel::Nf4Rows1, 1, 4),
-        2 => (Kernel::Nf4Rows2, 2, 3),
-        3 | 4 => (Kernel::Nf4Rows4, 4, 4),
-        _ => (Kernel::Nf4Rows8, 8, 4),
+    let (kernel, groups) = match rows.div_ceil(GROUP) {
+        1 => (Kernel::Nf4Rows1, 1),
+        2 => (Kernel::Nf4Rows2, 2),
+        3 | 4 => (Kernel::Nf4Rows4, 4),
+        _ => (Kernel::Nf4Rows8, 8),
     };
     let (table, maps) = (256 * 16 * 8, 3 * 256 * 4);
     (
         kernel,
-        table + maps + stages * (8 * 4 * 32 + groups * 128) * 16,
+        table + maps + STAGES * (8 * 4 * 32 + groups * 128) * 16,
     )
+}
+
+/// Whether a card whose blocks may take `shared` bytes of shared memory multiplies so many rows.
+pub fn serves(rows: usize, shared: usize) -> bool {
+    (1..=MOST_ROWS).contains(&rows) && product(rows).1 + STATIC <= shared
 }
 
 /// Whether A's product is done by blocks of the same launch: there is room beside small batches.
@@ -136,8 +145,10 @@ mod tests {
     fn shared_memory_is_what_the_kernels_take() {
         // The same numbers are asserted in decode_rows.cu.
         let bytes = [1, 16, 30, 64].map(|rows| product(rows).1);
-        assert_eq!(bytes, [109_568, 97_280, 134_144, 166_912]);
-        assert!(2 * bytes[0].max(bytes[1]) < 225 << 10);
+        assert_eq!(bytes, [91_136, 97_280, 109_568, 134_144]);
+        let ada = 99 << 10;
+        assert!(serves(16, ada) && !serves(17, ada) && serves(64, 163 << 10));
+        assert!(!serves(0, usize::MAX) && !serves(65, usize::MAX));
     }
 
     #[test]

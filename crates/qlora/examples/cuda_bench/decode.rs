@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use qlora::cuda::{Base, Generator, How, bench};
-use qlora::{Adapter, LoraConfig, Matrix, Target};
+use qlora::{Adapter, LoraConfig, Matrix, Result, Target};
 
 use super::{Draw, GIB};
 
@@ -35,17 +35,20 @@ fn adapter(base: &Base) -> Adapter {
 }
 
 /// Seconds of the median run.
-fn seconds(generator: &mut Generator, prompts: &[Vec<u32>], new: usize) -> f64 {
-    let mut times: Vec<f64> = (0..3)
-        .map(|_| {
-            let begun = Instant::now();
-            let answers = generator.generate(prompts, new, &[]).expect("answers");
-            assert!(answers.iter().all(|a| a.len() == new));
-            begun.elapsed().as_secs_f64()
-        })
-        .collect();
+fn seconds(
+    generator: &mut Generator,
+    prompts: &[Vec<u32>],
+    new: usize,
+    runs: usize,
+) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..runs {
+        let begun = Instant::now();
+        generator.generate(prompts, new, &[])?;
+        times.push(begun.elapsed().as_secs_f64());
+    }
     times.sort_by(f64::total_cmp);
-    times[1]
+    Ok(times[runs / 2])
 }
 
 fn distance(a: &Matrix, b: &Matrix) -> f64 {
@@ -56,83 +59,89 @@ fn distance(a: &Matrix, b: &Matrix) -> f64 {
 }
 
 /// The steps against one pass over everything, and against weights decoded before the products.
-fn check(generator: &mut Generator, prompts: &[Vec<u32>]) {
-    let read = generator.next_logits(prompts).expect("logits");
-    let [inside, before] = [true, false].map(|narrow| {
-        generator.how.narrow = narrow;
-        generator.stepped_logits(prompts, 4).expect("logits")
-    });
+fn check(generator: &mut Generator, prompts: &[Vec<u32>]) -> Result<()> {
+    let read = generator.next_logits(prompts)?;
+    generator.how.narrow = false;
+    let before = generator.stepped_logits(prompts, 4)?;
     println!(
-        "  logits off by {:.2e} (decoded inside), {:.2e} (before), {:.2e} from each other",
-        distance(&inside, &read),
-        distance(&before, &read),
-        distance(&inside, &before)
+        "  logits off by {:.2e} (decoded before)",
+        distance(&before, &read)
     );
     generator.how.narrow = true;
+    let inside = generator.stepped_logits(prompts, 4)?;
+    println!(
+        "  logits off by {:.2e} (decoded inside), {:.2e} from decoded before",
+        distance(&inside, &read),
+        distance(&inside, &before)
+    );
+    Ok(())
+}
+
+/// Times one way; gives its first answers.
+fn time(
+    generator: &mut Generator,
+    prompts: &[Vec<u32>],
+    name: &str,
+    runs: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let answers = generator.generate(prompts, 24, &[])?;
+    let first = seconds(generator, prompts, 1, runs)?;
+    let all = seconds(generator, prompts, NEW, runs)?;
+    let (weights, block) = generator.bytes();
+    println!(
+        "{name:<26}{:>9.3} ms a step{:>9.0} tok/s stepping{:>9.0} tok/s in all, prompts {:.0} ms, {:.2} GiB",
+        (all - first) * 1e3 / (NEW - 1) as f64,
+        (prompts.len() * (NEW - 1)) as f64 / (all - first),
+        (prompts.len() * NEW) as f64 / all,
+        first * 1e3,
+        (weights + block) as f64 / GIB
+    );
+    Ok(answers)
+}
+
+fn case(generator: &mut Generator, rows: usize, profile: bool) -> Result<()> {
+    let (name, prompts) = (format!("decode {rows}"), prompts(rows));
+    check(generator, &prompts)?;
+    let mut answers = Vec::new();
+    for (captured, narrow, kind, runs) in [
+        (true, true, "", 3),
+        (false, true, " plain", 1),
+        (true, false, " decoded before", 1),
+    ] {
+        generator.how = How { captured, narrow };
+        answers.push(time(generator, &prompts, &format!("{name}{kind}"), runs)?);
+    }
+    generator.how = How::default();
+    println!(
+        "  captured and plain choose alike: {}; decoded inside and before: {}",
+        answers[0] == answers[1],
+        answers[0] == answers[2]
+    );
+    if !profile {
+        return Ok(());
+    }
+    bench::start_profile(generator.base().device());
+    let answered = generator.generate(&prompts, 33, &[]);
+    for (name, ms, calls) in bench::stop_profile(generator.base().device()) {
+        println!(
+            "  {name:<44}{ms:>9.3} ms{calls:>8} calls{:>9.1} us",
+            ms * 1e3 / calls as f64
+        );
+    }
+    answered.map(drop)
 }
 
 /// Runs the cases that `names` ask for.
 pub(super) fn run(base: Base, names: &[String], profile: bool) -> Base {
-    let wanted = |name: &str| names.is_empty() || names.iter().any(|n| name.contains(n.as_str()));
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == "decode" || n == name);
     let adapter = adapter(&base);
     let mut generator = Generator::new(base, Some(&adapter)).expect("a generator");
     for rows in [1, 8, 16, 50] {
-        let name = format!("decode {rows}");
-        if !wanted(&name) {
+        if !wanted(&format!("decode {rows}")) {
             continue;
         }
-        let prompts = prompts(rows);
-        check(&mut generator, &prompts);
-        let mut answers = Vec::new();
-        for (how, kind) in [
-            (How::default(), ""),
-            (
-                How {
-                    captured: false,
-                    ..How::default()
-                },
-                " plain",
-            ),
-            (
-                How {
-                    narrow: false,
-                    ..How::default()
-                },
-                " decoded before",
-            ),
-        ] {
-            generator.how = how;
-            answers.push(generator.generate(&prompts, 24, &[]).expect("answers"));
-            let (first, all) = (
-                seconds(&mut generator, &prompts, 1),
-                seconds(&mut generator, &prompts, NEW),
-            );
-            let (weights, block) = generator.bytes();
-            println!(
-                "{:<26}{:>9.3} ms a step{:>9.0} tok/s stepping{:>9.0} tok/s in all, prompts {:.0} ms, {:.2} GiB",
-                format!("{name}{kind}"),
-                (all - first) * 1e3 / (NEW - 1) as f64,
-                (rows * (NEW - 1)) as f64 / (all - first),
-                (rows * NEW) as f64 / all,
-                first * 1e3,
-                (weights + block) as f64 / GIB
-            );
-        }
-        println!(
-            "  captured and plain choose alike: {}; decoded inside and before: {}",
-            answers[0] == answers[1],
-            answers[0] == answers[2]
-        );
-        generator.how = How::default();
-        if profile {
-            bench::start_profile(generator.base().device());
-            generator.generate(&prompts, 33, &[]).expect("answers");
-            for (name, ms, calls) in bench::stop_profile(generator.base().device()) {
-                println!(
-                    "  {name:<44}{ms:>9.3} ms{calls:>8} calls{:>9.1} us",
-                    ms * 1e3 / calls as f64
-                );
-            }
+        if let Err(error) = case(&mut generator, rows, profile) {
+            println!("decode {rows} failed: {error}");
         }
     }
     generator.into_base()

@@ -27,6 +27,8 @@ pub struct DeviceInfo {
     pub processors: i32,
     /// Bytes.
     pub memory: usize,
+    /// Bytes of shared memory that a block may take.
+    pub shared: usize,
     /// As the driver and cuBLASLt number themselves.
     pub driver: i32,
     pub blas: usize,
@@ -420,6 +422,7 @@ fn describe(device: sys::CUdevice) -> Result<DeviceInfo> {
         ),
         processors: ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         memory,
+        shared: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
         driver: 0,
         blas: 0,
     })

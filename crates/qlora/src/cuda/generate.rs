@@ -107,10 +107,11 @@ impl<'a> Tuned<'a> {
         &self.sites[layer * Site::ALL.len() + site as usize]
     }
 
-    /// Whether a site's weights are decoded inside of its products.
-    pub(super) fn narrow(&self, layer: usize, site: Site) -> bool {
+    /// Whether a site's weights are decoded inside of its products with so many rows.
+    pub(super) fn narrow(&self, layer: usize, site: Site, rows: usize) -> bool {
         self.how.narrow
             && self.base.element == kernels::Element::Bf16
+            && decode::serves(rows, self.base.device.info().shared)
             && self.base.weight(layer, site).narrow().is_some()
     }
 

@@ -118,8 +118,11 @@ impl<'a> Step<'a> {
             let plans = (0..config.layers).map(|layer| tuned.plan(layer, site));
             plans.map(SitePlan::width).max().unwrap_or(0)
         };
-        let decoded = (0..config.layers)
-            .any(|layer| Site::ALL.iter().any(|site| !tuned.narrow(layer, *site)));
+        let decoded = (0..config.layers).any(|layer| {
+            Site::ALL
+                .iter()
+                .any(|site| !tuned.narrow(layer, *site, rows))
+        });
         Self {
             tuned,
             contexts,
@@ -263,7 +266,7 @@ impl<'a> Step<'a> {
         let x = x.columns(0, plan.width());
         let weight = self.tuned.base.weight(layer, site);
         let processors = exec.processors as usize;
-        if let (Some(parts), true) = (weight.narrow(), self.tuned.narrow(layer, site)) {
+        if let (Some(parts), true) = (weight.narrow(), self.tuned.narrow(layer, site, x.rows)) {
             let splits = decode::splits(x.rows, plan.outputs, plan.inputs, processors);
             let lora = plan.pairs.as_ref().map(|pairs| self.down(plan, pairs, x));
             let blocks = lora.map_or(0, |l| decode::lora_blocks(x.rows, l.a_rows as usize));
