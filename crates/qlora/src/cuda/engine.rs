@@ -21,7 +21,7 @@ use super::memory::{Region, Store};
 use super::pass::{Pass, Tokens};
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
-use crate::train::{AdamW, BatchLoss, Example, Group, LossMean, Update, Work};
+use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
 
 /// What the caller may settle; all else follows from shapes and the card.
 #[derive(Clone, Copy, Debug, Default)]
