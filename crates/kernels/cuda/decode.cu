@@ -44,16 +44,25 @@ static_assert(sizeof(Sums) == 88, "params.rs");
 
 constexpr int BATCH = 8;  // rows a thread works on, so that B is read once for all of them
 
-// Adds outputs n .. n + 3 of rows first .. first + 7.
+// Adds outputs n .. n + 3 of rows first .. first + 7. Loads go out several at a time, additions stay in order.
 __device__ __forceinline__ void gather(Four (&acc)[BATCH], const Sums& s, uint32_t first, uint32_t n) {
-#pragma unroll 4
-    for (uint32_t z = 0; z < s.splits; z++) {
+    constexpr int AHEAD = 8;  // sums in flight
+    const size_t apart = size_t(s.rows) * s.outputs;
 #pragma unroll
-        for (int m = 0; m < BATCH; m++) {
-            if (first + m >= s.rows) continue;
-            const Four x = load4(s.parts + (size_t(z) * s.rows + first + m) * s.outputs + n);
+    for (int m = 0; m < BATCH; m++) {
+        if (first + m >= s.rows) continue;
+        const float* parts = s.parts + size_t(first + m) * s.outputs + n;
+        for (uint32_t z = 0; z < s.splits; z += AHEAD) {
+            Four x[AHEAD];
 #pragma unroll
-            for (int i = 0; i < 4; i++) acc[m].v[i] += x.v[i];
+            for (int k = 0; k < AHEAD; k++) {
+                x[k] = {};
+                if (z + k < s.splits) x[k] = load4(parts + (z + k) * apart);
+            }
+#pragma unroll
+            for (int k = 0; k < AHEAD; k++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) acc[m].v[i] += x[k].v[i];
         }
     }
     const int pair = n < s.ends[0] ? 0 : n < s.ends[1] ? 1 : 2;
@@ -61,22 +70,29 @@ __device__ __forceinline__ void gather(Four (&acc)[BATCH], const Sums& s, uint32
     if (b == nullptr) return;
     const uint32_t start = pair == 0 ? 0 : pair == 1 ? s.ends[0] : s.ends[1];
     const uint32_t column = pair == 0 ? s.columns[0] : pair == 1 ? s.columns[1] : s.columns[2];
-    for (uint32_t j = 0; j < s.r; j += 4) {
-        Four up[4];
+    for (uint32_t j = 0; j < s.r; j += 8) {
+        Four up[2][4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            up[i] = load4(b + size_t(n - start + i) * s.r + j);
+        for (int h = 0; h < 2; h++)
 #pragma unroll
-            for (int k = 0; k < 4; k++) up[i].v[k] = __bfloat162float(__float2bfloat16_rn(up[i].v[k]));
-        }
+            for (int i = 0; i < 4; i++) {
+                up[h][i] = {};
+                if (j + 4 * h < s.r) up[h][i] = load4(b + size_t(n - start + i) * s.r + j + 4 * h);
+#pragma unroll
+                for (int k = 0; k < 4; k++) up[h][i].v[k] = __bfloat162float(__float2bfloat16_rn(up[h][i].v[k]));
+            }
 #pragma unroll
         for (int m = 0; m < BATCH; m++) {
             if (first + m >= s.rows) continue;
-            const Four u = load4(s.u + size_t(first + m) * s.u_stride + column + j);
 #pragma unroll
-            for (int i = 0; i < 4; i++)
+            for (int h = 0; h < 2; h++) {
+                if (j + 4 * h >= s.r) continue;
+                const Four u = load4(s.u + size_t(first + m) * s.u_stride + column + j + 4 * h);
 #pragma unroll
-                for (int k = 0; k < 4; k++) acc[m].v[i] += up[i].v[k] * u.v[k];
+                for (int i = 0; i < 4; i++)
+#pragma unroll
+                    for (int k = 0; k < 4; k++) acc[m].v[i] += up[h][i].v[k] * u.v[k];
+            }
         }
     }
 }

@@ -210,14 +210,30 @@ __device__ void decode_merge(const DecodeMerge& p) {
     const uint32_t width = p.head_dim + 2;
     const uint32_t count = p.prefix_splits + (p.lens[row] + 1 + CHUNK - 1) / CHUNK;
     const float* parts = p.parts + (size_t(row) * p.heads + head) * p.splits * width;
+    constexpr int AHEAD = 8;  // chunks in flight
     float most = -INFINITY;
-    for (uint32_t s = 0; s < count; s++) most = fmaxf(most, parts[s * width + p.head_dim]);
+    for (uint32_t s = 0; s < count; s += AHEAD) {
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++)
+            if (s + k < count) most = fmaxf(most, parts[(s + k) * width + p.head_dim]);
+    }
     float sum = 0.0f, value = 0.0f;
-    for (uint32_t s = 0; s < count; s++) {
-        // A chunk that a window hides has -inf here: its weight is zero, since the query always sees itself.
-        const float weight = exponent(parts[s * width + p.head_dim] - most, T());
-        sum += weight * parts[s * width + p.head_dim + 1];
-        value += weight * parts[s * width + d];
+    for (uint32_t s = 0; s < count; s += AHEAD) {
+        float scores[AHEAD], sums[AHEAD], values[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const bool there = s + k < count;
+            scores[k] = there ? parts[(s + k) * width + p.head_dim] : -INFINITY;
+            sums[k] = there ? parts[(s + k) * width + p.head_dim + 1] : 0.0f;
+            values[k] = there ? parts[(s + k) * width + d] : 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            // A chunk that a window hides has -inf here: its weight is zero, since the query always sees itself.
+            const float weight = exponent(scores[k] - most, T());
+            sum += weight * sums[k];
+            value += weight * values[k];
+        }
     }
     put(static_cast<T*>(p.out) + size_t(row) * p.out_stride + head * p.head_dim + d, value / sum);
 }
