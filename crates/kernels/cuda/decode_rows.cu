@@ -98,7 +98,10 @@ __device__ __forceinline__ void lora_item(const LoraRows& p, uint32_t item) {
     p.u[size_t(row) * p.a_rows + j] = rounded(p.scale * sum);
 }
 
-extern "C" __global__ void __launch_bounds__(ROWS_THREADS) lora_rows(const LoraRows p) { lora_item(p, blockIdx.x); }
+extern "C" __global__ void __launch_bounds__(ROWS_THREADS) lora_rows(const LoraRows p) {
+    overlap();
+    lora_item(p, blockIdx.x);
+}
 
 __constant__ float NF4[16] = {
     -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
@@ -175,7 +178,9 @@ template <int NT>
 __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
     using Shared = RowsShared<NT>;
     constexpr int STAGES = Shared::STAGES;
+    let_next_start();
     if (blockIdx.x < p.lora_blocks) {
+        wait_for_previous();
         lora_item(p.lora, blockIdx.x);
         return;
     }
@@ -205,18 +210,19 @@ __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
     w.first = (output - start + g) * p.inputs;
     w.rows_apart = 8 * p.inputs;
 
-    auto issue = [&](uint32_t stage) {
-        const uint32_t slot = (stage - begin) % STAGES, from = stage * ROWS_STAGE;
-        if (active) {
-            const uint32_t inner = from + 32 * t;
-            const bool valid = inner < p.inputs;
+    auto issue_weights = [&](uint32_t stage) {
+        const uint32_t slot = (stage - begin) % STAGES, inner = stage * ROWS_STAGE + 32 * t;
+        if (!active) return;
+        const bool valid = inner < p.inputs;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const uint32_t flat = w.first + i * w.rows_apart + inner;
-                uint4* to = weights + slot * Shared::WEIGHTS + (warp * 4 + i) * 32 + lane;
-                attention::copy16(attention::shared_address(to), valid ? w.packed + flat / 2 : w.packed, valid);
-            }
+        for (int i = 0; i < 4; i++) {
+            const uint32_t flat = w.first + i * w.rows_apart + inner;
+            uint4* to = weights + slot * Shared::WEIGHTS + (warp * 4 + i) * 32 + lane;
+            attention::copy16(attention::shared_address(to), valid ? w.packed + flat / 2 : w.packed, valid);
         }
+    };
+    auto issue_inputs = [&](uint32_t stage) {
+        const uint32_t slot = (stage - begin) % STAGES, from = stage * ROWS_STAGE;
         for (uint32_t v = threadIdx.x; v < Shared::INPUTS; v += ROWS_THREADS) {
             // Piece v % 16 of batch row v / 16 goes where the lane that needs it will look; the xor keeps both
             // this write and that read free of bank conflicts.
@@ -228,11 +234,10 @@ __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
         }
     };
 
+    // All that no kernel writes comes first: it may come before the previous kernel has ended.
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++) {
-        if (begin + s < end) issue(begin + s);
-        attention::copy_commit();
-    }
+    for (int s = 0; s < STAGES - 1; s++)
+        if (begin + s < end) issue_weights(begin + s);
     Scales next;
     next.load(w, begin * ROWS_STAGE + 32 * t, active && begin < end && begin * ROWS_STAGE + 32 * t < p.inputs);
     fill_table(table);
@@ -240,13 +245,23 @@ __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
     if (p.parts[1].map) maps[256 + threadIdx.x] = p.parts[1].map[threadIdx.x];
     if (p.parts[2].map) maps[512 + threadIdx.x] = p.parts[2].map[threadIdx.x];
 
+    wait_for_previous();
+#pragma unroll
+    for (int s = 0; s < STAGES - 1; s++) {
+        if (begin + s < end) issue_inputs(begin + s);
+        attention::copy_commit();  // the first holds the weights of all of them
+    }
+
     const char* mine = reinterpret_cast<const char*>(table + (lane & 15));
     float acc[2][NT][4] = {};
     for (uint32_t stage = begin; stage < end; stage++) {
         copy_wait<STAGES - 2>();
         __syncthreads();
         // The slot that is filled now was read in the stage before, and all threads are past it.
-        if (stage + STAGES - 1 < end) issue(stage + STAGES - 1);
+        if (stage + STAGES - 1 < end) {
+            issue_weights(stage + STAGES - 1);
+            issue_inputs(stage + STAGES - 1);
+        }
         attention::copy_commit();
 
         const uint32_t slot = (stage - begin) % STAGES, inner = stage * ROWS_STAGE + 32 * t;

@@ -17,6 +17,8 @@ pub(super) struct Exec<'d> {
     pub(super) device: Option<&'d Device>,
     pub(super) element: Element,
     pub(super) arena: Arena,
+    /// Launches may begin before the ones before them have ended, where their kernels can wait.
+    pub(super) overlaps: bool,
     /// Multiprocessors of the card, or of the one that is planned for.
     pub(super) processors: u32,
     workspace: Region,
@@ -48,6 +50,7 @@ impl<'d> Exec<'d> {
             device,
             element,
             arena,
+            overlaps: false,
             processors,
             workspace,
             fault: None,
@@ -100,6 +103,8 @@ impl<'d> Exec<'d> {
             return;
         }
         let element = self.element;
+        let overlaps = self.overlaps;
+        let grid = Grid { overlaps, ..grid };
         self.go(|d| {
             d.profile.timed(
                 d,
