@@ -8,13 +8,16 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The families, in the order of `src/module.rs`.
-const FAMILIES: [&str; 11] = [
+const FAMILIES: [&str; 14] = [
     "nf4",
     "norm",
     "elementwise",
     "lora",
     "loss",
     "adamw",
+    "decode_rows",
+    "decode",
+    "decode_attention",
     "attention_forward",
     "attention_backward",
     "attention_f32",

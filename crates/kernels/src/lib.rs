@@ -6,6 +6,8 @@
 
 pub mod attention;
 #[cfg(feature = "cuda")]
+pub mod decode;
+#[cfg(feature = "cuda")]
 mod module;
 #[cfg(feature = "cuda")]
 pub mod params;

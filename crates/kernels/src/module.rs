@@ -34,6 +34,10 @@ impl Element {
 pub struct Grid {
     pub blocks: (usize, usize),
     pub threads: (usize, usize),
+    /// Bytes of dynamic shared memory a block.
+    pub shared: usize,
+    /// Whether the launch may begin before the one before it has ended, where the kernel can wait for it.
+    pub overlaps: bool,
 }
 
 impl Grid {
@@ -42,6 +46,8 @@ impl Grid {
         Self {
             blocks: (blocks, 1),
             threads: (threads, 1),
+            shared: 0,
+            overlaps: false,
         }
     }
 
@@ -58,6 +64,8 @@ impl Grid {
         Self {
             blocks: (items.div_ceil(threads), rows),
             threads: (threads, 1),
+            shared: 0,
+            overlaps: false,
         }
     }
 }
@@ -90,7 +98,7 @@ fn check(result: sys::CUresult, what: impl FnOnce() -> String) -> Result<(), Lau
 }
 
 /// Where the attention families begin, and the kernels they hold.
-const ATTENTION: usize = 6;
+const ATTENTION: usize = 9;
 /// How many of them serve every card; the rest are [`WARPGROUP_KERNELS`]'.
 const GENERAL: usize = 3;
 const ATTENTION_KERNELS: &[(usize, &str)] = &[
@@ -166,6 +174,55 @@ kernels! {
         GradientSquares = "gradient_squares", "gradient_squares", GradientNorm;
         GradientNorm = "gradient_norm", "gradient_norm", GradientNorm;
         AdamwStep = "adamw_step", "adamw_step", AdamwStep;
+    }
+    6 {
+        LoraRows = "lora_rows", "lora_rows", LoraRows;
+        Nf4Rows1 = "nf4_rows_1", "nf4_rows_1", Nf4Rows;
+        Nf4Rows2 = "nf4_rows_2", "nf4_rows_2", Nf4Rows;
+        Nf4Rows4 = "nf4_rows_4", "nf4_rows_4", Nf4Rows;
+        Nf4Rows8 = "nf4_rows_8", "nf4_rows_8", Nf4Rows;
+    }
+    7 {
+        FinishTurn = "finish_turn_bf16", "finish_turn_f32", FinishTurn;
+        FinishGate = "finish_gate_bf16", "finish_gate_f32", FinishGate;
+        FinishAdd = "finish_add_bf16", "finish_add_f32", FinishAdd;
+        CacheFill = "cache_fill_bf16", "cache_fill_f32", CacheFill;
+        ArgMax = "arg_max", "arg_max", ArgMax;
+    }
+    8 {
+        DecodeAttention16 = "decode_attention_f32_hd16", "decode_attention_f32_hd16", DecodeAttention;
+        DecodeAttention32 = "decode_attention_f32_hd32", "decode_attention_f32_hd32", DecodeAttention;
+        DecodeAttention64 = "decode_attention_bf16_hd64", "decode_attention_f32_hd64", DecodeAttention;
+        DecodeAttention128 = "decode_attention_bf16_hd128", "decode_attention_f32_hd128", DecodeAttention;
+        DecodeAttention256 = "decode_attention_bf16_hd256", "decode_attention_bf16_hd256", DecodeAttention;
+        DecodeMerge = "decode_merge_bf16", "decode_merge_f32", DecodeMerge;
+    }
+}
+
+impl Kernel {
+    /// Whether it waits for what it reads (`overlap` in common.cuh), so that its launch may overlap the one
+    /// before it.
+    fn waits(self) -> bool {
+        matches!(
+            self,
+            Self::NormForward
+                | Self::Embed
+                | Self::LoraRows
+                | Self::Nf4Rows1
+                | Self::Nf4Rows2
+                | Self::Nf4Rows4
+                | Self::Nf4Rows8
+                | Self::FinishTurn
+                | Self::FinishGate
+                | Self::FinishAdd
+                | Self::ArgMax
+                | Self::DecodeAttention16
+                | Self::DecodeAttention32
+                | Self::DecodeAttention64
+                | Self::DecodeAttention128
+                | Self::DecodeAttention256
+                | Self::DecodeMerge
+        )
     }
 }
 
@@ -248,10 +305,18 @@ impl Kernels {
         let function = self.functions[kernel as usize][element as usize];
         let blocks = [grid.blocks.0, grid.blocks.1, 1].map(|n| n as u32);
         let threads = [grid.threads.0, grid.threads.1].map(|n| n as u32);
+        let shared = grid.shared as u32;
+        allow_shared(function, shared, names[element as usize])?;
         let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
         // SAFETY: the function takes one struct of this size.
-        unsafe { raw_launch(function, blocks, threads, 0, &mut arguments, stream) }
-            .map_err(|code| failed(names[element as usize], &grid, code))
+        let launched = unsafe {
+            if grid.overlaps && kernel.waits() {
+                overlapping_launch(function, blocks, threads, shared, &mut arguments, stream)
+            } else {
+                raw_launch(function, blocks, threads, shared, &mut arguments, stream)
+            }
+        };
+        launched.map_err(|code| failed(names[element as usize], &grid, code))
     }
 
     /// Puts one launch of an attention plan into `stream`.
@@ -271,14 +336,7 @@ impl Kernels {
             .attention
             .get(launch.kernel)
             .unwrap_or_else(|| panic!("{} is listed in module.rs", launch.kernel));
-        if launch.shared > SHARED {
-            let attribute =
-                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded.
-            let result =
-                unsafe { sys::cuFuncSetAttribute(function, attribute, launch.shared as i32) };
-            check(result, || format!("shared memory of {}", launch.kernel))?;
-        }
+        allow_shared(function, launch.shared, launch.kernel)?;
         let mut maps = launch
             .maps
             .iter()
@@ -303,6 +361,17 @@ impl Kernels {
         }
         .map_err(|code| failed(launch.kernel, launch, code))
     }
+}
+
+/// Asks for more dynamic shared memory than a kernel gets by itself.
+fn allow_shared(function: sys::CUfunction, shared: u32, name: &str) -> Result<(), LaunchError> {
+    if shared <= SHARED {
+        return Ok(());
+    }
+    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the function is loaded.
+    let result = unsafe { sys::cuFuncSetAttribute(function, attribute, shared as i32) };
+    check(result, || format!("shared memory of {name}"))
 }
 
 fn failed(name: &str, grid: &dyn fmt::Debug, code: sys::CUresult) -> LaunchError {
@@ -364,6 +433,52 @@ fn capability() -> Result<(i32, i32), LaunchError> {
         }
     }
     Ok((found[0], found[1]))
+}
+
+/// A launch that may begin before the one before it in the stream has ended.
+///
+/// # Safety
+/// As [`raw_launch`], and the kernel waits by itself for what it reads.
+unsafe fn overlapping_launch(
+    function: sys::CUfunction,
+    blocks: [u32; 3],
+    threads: [u32; 2],
+    shared: u32,
+    arguments: &mut [*mut c_void],
+    stream: sys::CUstream,
+) -> Result<(), sys::CUresult> {
+    let mut attribute = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+    };
+    attribute.value.programmaticStreamSerializationAllowed = 1;
+    let config = sys::CUlaunchConfig {
+        gridDimX: blocks[0],
+        gridDimY: blocks[1],
+        gridDimZ: blocks[2],
+        blockDimX: threads[0],
+        blockDimY: threads[1],
+        blockDimZ: 1,
+        sharedMemBytes: shared,
+        hStream: stream,
+        attrs: &raw mut attribute,
+        numAttrs: 1,
+    };
+    // SAFETY: the driver copies configuration and argument before it returns.
+    let result = unsafe {
+        sys::cuLaunchKernelEx(
+            &raw const config,
+            function,
+            arguments.as_mut_ptr(),
+            ptr::null_mut(),
+        )
+    };
+    if result == sys::CUresult::CUDA_SUCCESS {
+        Ok(())
+    } else {
+        Err(result)
+    }
 }
 
 fn load_module(image: &[u8]) -> Result<sys::CUmodule, LaunchError> {

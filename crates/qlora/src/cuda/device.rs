@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 const DRIVER: i32 = 13000;
 
 /// The attention kernels of cards that have both: the one line to change when one door has to be closed.
-const PREFERRED: Door = Door::Warp;
+const PREFERRED: Door = Door::Warpgroup;
 
 /// Overrides [`PREFERRED`]: `warp` or `warpgroup`.
 const DOOR_VARIABLE: &str = "TUNESMITH_ATTENTION";
@@ -33,6 +33,8 @@ pub struct DeviceInfo {
     pub processors: i32,
     /// Bytes.
     pub memory: usize,
+    /// Bytes of shared memory that a block may take.
+    pub shared: usize,
     /// As the driver and cuBLASLt number themselves.
     pub driver: i32,
     pub blas: usize,
@@ -455,6 +457,7 @@ fn describe(device: sys::CUdevice) -> Result<DeviceInfo> {
         ),
         processors: ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         memory,
+        shared: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
         driver: 0,
         blas: 0,
         attention: Door::Warp,

@@ -19,6 +19,8 @@ pub(super) struct Exec<'d> {
     pub(super) arena: Arena,
     /// The card, or the one that is planned for.
     pub(super) card: Card,
+    /// Launches may begin before the ones before them have ended, where their kernels can wait.
+    pub(super) overlaps: bool,
     workspace: Region,
     fault: Option<Error>,
 }
@@ -44,6 +46,7 @@ impl<'d> Exec<'d> {
             element,
             arena,
             card,
+            overlaps: false,
             workspace,
             fault: None,
         }
@@ -73,10 +76,15 @@ impl<'d> Exec<'d> {
     /// Takes room for host values and copies them.
     pub(super) fn upload<T: Copy>(&mut self, values: &[T]) -> Region {
         let region = self.arena.take(size_of_val(values));
+        self.put(region, values);
+        region
+    }
+
+    /// Copies host values into a region.
+    pub(super) fn put<T: Copy>(&mut self, region: Region, values: &[T]) {
         if !values.is_empty() {
             self.go(|d| d.upload(region, values));
         }
-        region
     }
 
     pub(super) fn zero(&mut self, region: Region) {
@@ -90,6 +98,8 @@ impl<'d> Exec<'d> {
             return;
         }
         let element = self.element;
+        let overlaps = self.overlaps;
+        let grid = Grid { overlaps, ..grid };
         self.go(|d| {
             d.profile.timed(
                 d,

@@ -74,7 +74,7 @@ fn decoding_and_encoding_give_the_cpu_s_bits() {
     }
 }
 
-fn base(files: &ModelFiles, element: Element, quantization: Quantization) -> Base {
+pub(crate) fn base(files: &ModelFiles, element: Element, quantization: Quantization) -> Base {
     Base::load(
         Device::open().unwrap(),
         files,
@@ -124,7 +124,7 @@ fn on_cpu(
 }
 
 /// The reference adapter with another dropout.
-fn reference(model: &qlora::ModelConfig, dropout: f32) -> Adapter {
+pub(crate) fn reference(model: &qlora::ModelConfig, dropout: f32) -> Adapter {
     let stored =
         Adapter::from_peft(model, &PeftAdapter::load(&golden("tiny_lora")).unwrap()).unwrap();
     let mut adapter = Adapter::zeros(
@@ -242,7 +242,7 @@ fn shared_prefixes_dropout_and_micro_batches_are_the_cpu_s() {
 }
 
 /// A small model with heads of 64 or 128, four to a key head, through the file format.
-fn folder(head_dim: usize) -> tempfile::TempDir {
+pub(crate) fn folder(head_dim: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let config = serde_json::json!({
         "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
