@@ -16,15 +16,6 @@
 #include "attention_mma.cuh"
 #include "attention_sm90.cuh"
 
-// Operands of dQ's scores held in registers: 0 none, 1 dO, 2 dO and Q.
-#ifndef ATTENTION_DQ_HELD
-#define ATTENTION_DQ_HELD 2
-#endif
-// Whether dK and dV start a tile's scores before the last tile's products are done.
-#ifndef ATTENTION_DKV_AHEAD
-#define ATTENTION_DKV_AHEAD 1
-#endif
-
 using attention::Params;
 using attention::TensorMap;
 
@@ -101,14 +92,10 @@ __device__ inline void dq_compute(const Params& p, const KeyTiles& tiles, const 
   }
 
   barrier_wait(ring.kept(), 0);
-#if ATTENTION_DQ_HELD > 0
   uint32_t d_out_held[32];
   hold_rows<kKept>(d_out_held, d_out);
-#endif
-#if ATTENTION_DQ_HELD > 1
   uint32_t q_held[32];
   hold_rows<kKept>(q_held, q);
-#endif
   auto probabilities = [&](float (&s)[32], int n) {
     const bool in_prefix = n < tiles.prefix_tiles;
     const int col0 = in_prefix ? tiles.prefix_lo + n * kMoving : tiles.own_lo + (n - tiles.prefix_tiles) * kMoving;
@@ -128,17 +115,9 @@ __device__ inline void dq_compute(const Params& p, const KeyTiles& tiles, const 
     const uint32_t k = ring.tile(n);
     barrier_wait(ring.full(n), Ring::parity(n));
     product_fence();
-#if ATTENTION_DQ_HELD > 1
     product_rows_rs<kMoving>(s, q_held, k);
-#else
-    product_rows_ss<kKept, kMoving>(s, q, k);
-#endif
     product_commit();
-#if ATTENTION_DQ_HELD > 0
     product_rows_rs<kMoving>(dp, d_out_held, k + kMovingBytes);
-#else
-    product_rows_ss<kKept, kMoving>(dp, d_out, k + kMovingBytes);
-#endif
     product_commit();
   };
   auto gradients = [&](float (&s)[32], const float (&dp)[32]) {
@@ -258,10 +237,8 @@ __device__ inline void dkv_compute(const Params& p, const KeyWork& work, const R
     const float* stats = stats_of(smem, n);
     start(n);
     product_wait<1>();
-#if ATTENTION_DKV_AHEAD
     pin(d_k);
     if (n > 0 && lane == 0) barrier_arrive(ring.empty(n - 1));
-#endif
     pin(s);
 
 #pragma unroll
@@ -299,20 +276,11 @@ __device__ inline void dkv_compute(const Params& p, const KeyWork& work, const R
     product_fence();
     product_columns_rs<kMoving>(d_k, x, q);
     product_commit();
-#if ATTENTION_DKV_AHEAD
     product_wait<1>();  // dV: its probabilities' registers are free again
     pin(d_v);
-#else
-    product_wait<0>();
-    pin(d_k);
-    pin(d_v);
-    if (lane == 0) barrier_arrive(ring.empty(n));
-#endif
   }
-#if ATTENTION_DKV_AHEAD
   product_wait<0>();
   pin(d_k);
-#endif
 
   const int64_t width = static_cast<int64_t>(p.kv_heads) * 128;
   if (!work.in_prefix) {

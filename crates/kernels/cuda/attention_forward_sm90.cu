@@ -15,14 +15,6 @@
 #include "attention_mma.cuh"
 #include "attention_sm90.cuh"
 
-#ifndef ATTENTION_TURNS
-#define ATTENTION_TURNS 1
-#endif
-// Whether the queries stay in registers.
-#ifndef ATTENTION_Q_HELD
-#define ATTENTION_Q_HELD 1
-#endif
-
 using attention::Params;
 using attention::TensorMap;
 
@@ -116,20 +108,12 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
   for (int i = 0; i < 64; ++i) acc[i] = 0.f;
   Softmax soft{{-INFINITY, -INFINITY}, {0.f, 0.f}};
 
-#if ATTENTION_TURNS
   if (team == 1) named_arrive(1, 256);  // the first turn is team 0's
-#endif
   barrier_wait(bar, 0);
-#if ATTENTION_Q_HELD
   uint32_t held[32];
   hold_rows<kRows>(held, q);
-#endif
   auto scores = [&](uint32_t k) {
-#if ATTENTION_Q_HELD
     product_rows_rs<kKeys>(s, held, k);
-#else
-    product_rows_ss<kRows, kKeys>(s, q, k);
-#endif
   };
   barrier_wait(k_full, 0);
   product_fence();
@@ -145,9 +129,7 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
   for (int n = 1; n < count; ++n) {
     const int stage = n & 1, before = stage ^ 1;
     barrier_wait(k_full + 8 * stage, (n >> 1) & 1);
-#if ATTENTION_TURNS
     named_sync(1 + team, 256);
-#endif
     pin(acc);
     product_fence();
     scores(base + kK + stage * kTileBytes);
@@ -156,9 +138,7 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
     product_fence();
     product_columns_rs<kKeys>(acc, w, base + kV + before * kTileBytes);
     product_commit();
-#if ATTENTION_TURNS
     if (team == 0 || n + 1 < count) named_arrive(2 - team, 256);
-#endif
     product_wait<1>();
     pin(s);
     if (lane == 0) barrier_arrive(k_empty + 8 * stage);
@@ -171,9 +151,7 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
 #pragma unroll
     for (int i = 0; i < 64; ++i) acc[i] *= keep[(i >> 1) & 1];
   }
-#if ATTENTION_TURNS
   if (team == 0 && count == 1) named_sync(1, 256);  // takes the turn that was offered
-#endif
   const int stage = (count - 1) & 1;
   barrier_wait(v_full + 8 * stage, ((count - 1) >> 1) & 1);
   pin(acc);
