@@ -27,7 +27,7 @@ smoke: build
 laptop: build
     target/release/tunesmith
 
-# the laptop profile's promises on the real model: `just prove cold` (a whole run), `just prove kill` (a few minutes)
+# the laptop profile's promises on the real model: `just prove cold` (a whole run), `just prove kill` (a few minutes), `just prove remote` (S3)
 prove kind: build
     tests/laptop/prove.sh {{kind}}
 

@@ -2,7 +2,8 @@
 //!
 //! Promises: one guard process for all programs of this process, started at the first one; a
 //! handle that is dropped takes its program with it; a guard that is killed takes its programs
-//! along, and the next program gets a new guard.
+//! along (but for one that it started in that very instant and had no time to name), and the next
+//! program gets a new guard.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -3,6 +3,8 @@
 #
 #   tests/laptop/prove.sh cold    one cold run: its wall clock, peak memory, scores; then what reruns
 #   tests/laptop/prove.sh kill    kill -9 in the middle of training; other threads, folder, time, locale
+#   tests/laptop/prove.sh remote  a second checkout with an empty cache, from S3; then with half of all requests failing
+#                                 (STEPS=6 trains that many steps only; needs `moto[server]` in TUNESMITH_PYTHON)
 #
 # Promises: works on copies of the tree's committed files in a scratch folder, never in the tree; ends with 1 at
 # the first promise that does not hold. `cold` takes as long as a laptop run, `kill` a few minutes. Needs a
@@ -138,8 +140,41 @@ kill_and_compare() {
     same "one thread" "$whole" "$(adapter)"
 }
 
+remote_of() { # PORT
+    printf 'remote: { url: s3://bucket/cache, push: true, endpoint: "http://127.0.0.1:%s" }\n' "$1" >> pipeline.yaml
+    [ -z "${STEPS:-}" ] || edit pipeline.yaml '^  max_steps: \S+' "  max_steps: $STEPS"
+}
+remote() {
+    export AWS_ACCESS_KEY_ID=testing AWS_SECRET_ACCESS_KEY=testing AWS_REGION=us-east-1
+    local sound failing all
+    mkfifo "$work/stop"
+    "${TUNESMITH_PYTHON:-python3}" "$root/tests/laptop/s3.py" < "$work/stop" > "$work/ports" &
+    local server=$!
+    exec 9> "$work/stop"
+    until read -r sound failing 2>/dev/null < "$work/ports"; do sleep 0.2; kill -0 $server || fail "moto" "it ended"; done
+    curl -fsS -X PUT "http://127.0.0.1:$sound/bucket" > /dev/null
+
+    copy "$work/a" && cd "$work/a" && remote_of "$sound"
+    all=$(executed)
+    say "first checkout, pushed" "$all"
+    second "$sound" "second checkout, empty cache"
+    second "$failing" "third checkout, half of all requests fail"
+    exec 9>&-
+    wait $server
+}
+second() { # PORT WHAT
+    copy "$work/of $1" && cd "$work/of $1" && remote_of "$1"
+    local begun=$SECONDS
+    expect "$2" "" "$(executed)"
+    cmp "$work/a/out/laptop/export/adapter/adapter_model.safetensors" out/laptop/export/adapter/adapter_model.safetensors \
+        || fail "$2" "another adapter"
+    "$bin" cache verify > /dev/null || fail "$2" "the store is damaged"
+    say "  its seconds, its store" "$((SECONDS - begun)) s, $(du -sm .tunesmith | cut -f1) MiB"
+}
+
 case ${1:-} in
     cold) cold ;;
     kill) kill_and_compare ;;
-    *) sed -n '2,10p' "$0"; exit 2 ;;
+    remote) remote ;;
+    *) sed -n '2,12p' "$0"; exit 2 ;;
 esac
