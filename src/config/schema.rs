@@ -286,6 +286,14 @@ fn field(field: &Field) -> Value {
         FieldType::Text => json!({ "type": "string" }),
         FieldType::Choice(words) => json!({ "enum": words }),
         FieldType::TextList => json!({ "type": "array", "items": { "type": "string" } }),
+        FieldType::IntList(low, high) => json!({
+            "type": "array",
+            "items": { "type": "integer", "minimum": low, "maximum": high },
+        }),
+        FieldType::Names { all, names } => json!({ "anyOf": [
+            { "const": all },
+            { "type": "array", "items": { "anyOf": [{ "enum": names }, { "type": "string" }] } },
+        ] }),
         FieldType::Map => json!({ "type": "object" }),
         FieldType::Any => json!({}),
     };

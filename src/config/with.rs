@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use stages::contract::canonical;
+use stages::contract::{canonical, refusals};
 use stages::{Field, FieldType, Stage};
 
 use super::fault::Fault;
@@ -31,6 +31,14 @@ pub(crate) fn builtin(
             None => whole = false,
         }
     }
+    let (refused, given) = refusals(stage.refused(), &given);
+    let whole = whole && refused.is_empty();
+    let placed = refused.iter().filter_map(|fault| {
+        let span = &written(fault, entries)?.key_span;
+        let fault = Fault::at(span, &fault.code, &fault.message).mend(&fault.mend);
+        Some(fault.label("not here"))
+    });
+    faults.extend(placed);
     match canonical(stage.fields(), &given) {
         Ok(params) if whole => Some(Action::Builtin { stage, params }),
         Ok(_) => None,
@@ -78,7 +86,9 @@ fn usual_slip(field: &Field, node: &Node) -> Option<String> {
         {
             Some("write it without quotes".to_owned())
         }
-        (FieldType::TextList, Kind::Text(text)) => Some(format!("write `[{text}]`")),
+        (FieldType::TextList | FieldType::Names { .. }, Kind::Text(text)) => {
+            Some(format!("write `[{text}]`"))
+        }
         _ => None,
     }
 }

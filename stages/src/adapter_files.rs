@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use qlora::{Adapter, Dtype, ModelConfig, PeftAdapter};
+use qlora::{Adapter, Dtype, LoraConfig, ModelConfig, PeftAdapter};
 
 use crate::base::engine;
 use crate::contract::StageError;
@@ -12,6 +12,24 @@ pub(crate) fn save(adapter: &Adapter, folder: &Path, dtype: Dtype) -> Result<(),
     std::fs::create_dir_all(folder).map_err(|error| StageError::io(folder, &error))?;
     let peft = adapter.to_peft(None, None);
     peft.save(folder, dtype).map_err(|error| engine(&error))
+}
+
+/// Reads a PEFT folder to train on as `lora` says; every setting that would make another adapter of it is
+/// named.
+pub(crate) fn continued(
+    folder: &Path,
+    model: &ModelConfig,
+    lora: &LoraConfig,
+) -> Result<Adapter, StageError> {
+    let peft = PeftAdapter::load(folder).map_err(|error| engine(&error).at("inputs.adapter"))?;
+    Adapter::continued(model, &peft, lora).map_err(|error| {
+        StageError::new(
+            "train::adapter-mismatch",
+            error.to_string(),
+            "write under `with` what the adapter has, or go on from one that fits",
+        )
+        .at("inputs.adapter")
+    })
 }
 
 /// Reads a PEFT folder for a model of this shape.

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use qlora::{Dtype, PeftAdapter};
+use qlora::{AdapterConfig, Dtype, PeftAdapter};
 
 use crate::base::{Base, TEMPLATE_VERSION, engine};
 use crate::contract::{
@@ -116,21 +116,9 @@ impl Stage for Export {
         if params.text("target").as_deref() != Some("cloudflare") {
             return Vec::new();
         }
-        let ranks = site.upstream.get("adapter").into_iter().flatten();
-        ranks
-            .filter(|(kind, _)| kind == "train")
-            .filter_map(|(_, train)| train.int("r").filter(|rank| *rank > WORKERS_AI_RANK))
-            .map(|rank| {
-                Fault::new(
-                    "export::rank-too-high",
-                    "inputs.adapter",
-                    format!(
-                        "the adapter has rank {rank}; Workers AI takes up to {WORKERS_AI_RANK}"
-                    ),
-                    format!("train with `r: {WORKERS_AI_RANK}` or less"),
-                )
-            })
-            .collect()
+        let above = site.upstream.get("adapter").into_iter().flatten();
+        let trains = above.filter(|(kind, _)| kind == "train");
+        trains.flat_map(|(_, train)| unserved(train)).collect()
     }
 
     fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
@@ -167,6 +155,7 @@ impl Stage for Export {
         let bytes = size(&folder.join("adapter_model.safetensors"))?
             + size(&folder.join("adapter_config.json"))?;
         if params.text("target").as_deref() == Some("cloudflare") {
+            check_features(&adapter.config)?;
             check_limits(i64::try_from(adapter.config.r).unwrap_or(i64::MAX), bytes)?;
         }
         Ok(Outcome {
@@ -180,6 +169,74 @@ impl Stage for Export {
             pin: None,
         })
     }
+}
+
+/// What Workers AI cannot do, as far as the parameters of training show it.
+fn unserved(train: &Params) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if let Some(rank) = train.int("r").filter(|rank| *rank > WORKERS_AI_RANK) {
+        faults.push(Fault::new(
+            "export::rank-too-high",
+            "inputs.adapter",
+            format!("the adapter has rank {rank}; Workers AI takes up to {WORKERS_AI_RANK}"),
+            format!("train with `r: {WORKERS_AI_RANK}` or less"),
+        ));
+    }
+    let (rank, alpha) = (train.int("r"), train.float("alpha"));
+    let used = features(
+        train.flag("rslora"),
+        !train.map("rank_pattern").is_empty(),
+        !train.map("alpha_pattern").is_empty(),
+        rank.unwrap_or(16) as f64,
+        alpha.unwrap_or(32.0),
+    );
+    faults.extend(used.into_iter().map(|(message, mend)| {
+        Fault::new(
+            "export::unsupported-feature",
+            "inputs.adapter",
+            message,
+            mend,
+        )
+    }));
+    faults
+}
+
+/// What an adapter uses that Workers AI does not apply, and what to train instead.
+fn features(rslora: bool, ranks: bool, alphas: bool, r: f64, alpha: f64) -> Vec<(String, String)> {
+    let mut used = Vec::new();
+    let message = |what: &str| format!("the adapter uses {what}, which Workers AI does not apply");
+    if rslora {
+        let same = (alpha * r.sqrt() * 100.0).round() / 100.0;
+        used.push((
+            message("rank-stabilised scaling (`rslora`)"),
+            format!("train with `alpha: {same}` and no `rslora`: the same scale"),
+        ));
+    }
+    for (pattern, on) in [("rank_pattern", ranks), ("alpha_pattern", alphas)] {
+        if on {
+            used.push((
+                message(&format!("`{pattern}`")),
+                format!("train without `{pattern}`"),
+            ));
+        }
+    }
+    used
+}
+
+fn check_features(config: &AdapterConfig) -> Result<(), StageError> {
+    let used = features(
+        config.rslora,
+        !config.rank_pattern.is_empty(),
+        !config.alpha_pattern.is_empty(),
+        config.r as f64,
+        config.alpha,
+    );
+    if used.is_empty() {
+        return Ok(());
+    }
+    let (messages, mends): (Vec<_>, Vec<_>) = used.into_iter().unzip();
+    let (message, mend) = (messages.join("; "), mends.join("; "));
+    Err(StageError::new("export::unsupported-feature", message, mend).at("inputs.adapter"))
 }
 
 fn check_model_type(wanted: &str, base: &str) -> Result<(), StageError> {

@@ -10,7 +10,7 @@ use crate::export::Export;
 use crate::testing::Bench;
 use crate::train::Train;
 
-const ROWS: &str = r#"{"id":"a","source":"hand","type":"single","now":"2026-03-02T09:00","messages":[{"role":"user","content":"call john"},{"role":"assistant","content":"I'll add it.","calls":[{"tool":"createTask","params":{"title":"Call John"}}]}]}
+pub(crate) const ROWS: &str = r#"{"id":"a","source":"hand","type":"single","now":"2026-03-02T09:00","messages":[{"role":"user","content":"call john"},{"role":"assistant","content":"I'll add it.","calls":[{"tool":"createTask","params":{"title":"Call John"}}]}]}
 {"id":"b","source":"hand","type":"negative","messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"Hello!"}]}
 {"id":"c","source":"hand","type":"single","messages":[{"role":"user","content":"drop task_1"},{"role":"assistant","content":"I'll delete it.","calls":[{"tool":"deleteTask","params":{"id":"task_1"}}]},{"role":"tool","content":{"ok":true}},{"role":"assistant","content":"Gone."}]}
 "#;
@@ -23,14 +23,14 @@ fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/smoke-model")
 }
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let mut bench = Bench::new();
     bench.tools();
     bench.inputs.insert("base".to_owned(), vec![model()]);
     bench
 }
 
-fn trained(with: Value) -> Bench {
+pub(crate) fn trained(with: Value) -> Bench {
     let mut bench = bench();
     bench
         .give("train", "train.jsonl", ROWS)

@@ -128,3 +128,42 @@ fn a_missing_worker_has_a_mend() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("run::no-worker"), "{said}");
 }
+
+/// Features that are not built and names of other tools, all at once, each at its line with a mend.
+#[test]
+fn what_other_trainers_take_is_refused_by_name_at_its_line() {
+    let project = Project::new(
+        r"
+name: rows
+stages:
+  train:
+    uses: train
+    inputs: { base: ./base/, train: ./rows.jsonl, tools: ./tools.yaml }
+    with:
+      use_dora: true
+      init: pissa
+      lora_alpha: 32
+      r: 1000
+      optim: adamw_8bit
+",
+    );
+    let said = project.says(&["check"]);
+    assert!(said.starts_with("exit 2"), "{said}");
+    for told in [
+        "DoRA is not built",
+        "this start is not built",
+        "write `alpha`",
+        "`r` takes a whole number from 1 to 256",
+        "8-bit and paged ones are not built",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    for line in 8..13 {
+        assert!(
+            said.contains(&format!("pipeline.yaml:{line}:")),
+            "{line}: {said}"
+        );
+    }
+    assert_eq!(said.matches("train::unsupported").count(), 3, "{said}");
+    assert_eq!(said.matches("train::other-name").count(), 1, "{said}");
+}

@@ -11,6 +11,8 @@ pub mod decode;
 mod module;
 #[cfg(feature = "cuda")]
 pub mod params;
+#[cfg(feature = "cuda")]
+mod tensor_map;
 
 #[cfg(feature = "cuda")]
 pub use module::{Element, Grid, Kernel, Kernels, LaunchError};

@@ -7,10 +7,8 @@
 #[path = "cuda_bench/decode.rs"]
 mod decode;
 
-use std::sync::atomic::AtomicBool;
-
 use qlora::cuda::{Base, CudaEngine, Device, Keep, Options, bench};
-use qlora::train::{Example, TrainConfig, TrainEvent, train_on_gpu};
+use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, train_on_gpu};
 use qlora::{
     Activation, Adapter, Architecture, Dtype, LayerAttention, LoraConfig, ModelConfig, Rope, Target,
 };
@@ -85,6 +83,7 @@ fn job() -> Vec<Example> {
                 id: format!("row-{i}"),
                 ids,
                 labels,
+                weight: 1.0,
             }
         })
         .collect()
@@ -97,6 +96,7 @@ fn dense(rows: usize, tokens: usize) -> Vec<Example> {
             id: format!("row-{i}"),
             ids: draw.ids(tokens),
             labels: vec![true; tokens],
+            weight: 1.0,
         })
         .collect()
 }
@@ -129,6 +129,7 @@ fn run(base: Base, case: &Case) -> (Base, Outcome) {
         dropout: case.dropout,
         targets: Target::ALL.to_vec(),
         seed: 5,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(base.config(), &config).expect("the adapter fits");
     let options = Options {
@@ -161,12 +162,8 @@ fn run(base: Base, case: &Case) -> (Base, Outcome) {
     let result = train_on_gpu(
         &mut engine,
         &mut adapter,
-        &case.examples,
-        &[],
-        &settings,
-        None,
+        TrainJob::new(&case.examples, &settings),
         &mut sink,
-        &AtomicBool::new(false),
     );
     if let Err(error) = result {
         println!("{:<26} failed: {error}", case.name);

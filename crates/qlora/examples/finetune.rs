@@ -6,9 +6,8 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
-use qlora::train::{Example, TrainConfig, TrainEvent, train};
+use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, ChatMessage, Dtype, LoraConfig, Model, Quantization, Role, Target};
 use serde_json::Value;
@@ -34,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             id: format!("line {}", number + 1),
             ids: encoded.ids,
             labels: encoded.labels,
+            weight: 1.0,
         });
     }
     let mut model = Model::load(&files, Quantization::Nf4 { double: true })?;
@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 42,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(model.config(), &lora)?;
     let config = TrainConfig {
@@ -66,12 +67,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     train(
         &mut model,
         &mut adapter,
-        &examples,
-        &[],
-        &config,
-        None,
+        TrainJob::new(&examples, &config),
         &mut tell,
-        &AtomicBool::new(false),
     )?;
     std::fs::create_dir_all(out)?;
     adapter

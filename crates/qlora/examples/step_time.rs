@@ -7,12 +7,11 @@
 //! `cargo run --release -p qlora --example step_time [PREFIX [ROWS [OWN [STEPS]]]]`
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use qlora::dtype::Dtype;
-use qlora::train::{Example, TrainConfig, TrainEvent, train};
+use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::{
     Activation, Adapter, Architecture, LayerAttention, LoraConfig, Matrix, Model, ModelConfig,
     Result, Rope, Target,
@@ -98,6 +97,7 @@ fn examples(prefix: usize, rows: usize, own: usize) -> Vec<Example> {
             id: format!("row-{row}"),
             ids: (0..prefix + own).map(id).collect(),
             labels,
+            weight: 1.0,
         }
     };
     (0..rows).map(row).collect()
@@ -149,6 +149,7 @@ fn main() -> Result<()> {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 1,
+        ..LoraConfig::default()
     };
     let examples = examples(prefix, rows, own);
     let ceiling = ceiling();
@@ -184,12 +185,8 @@ fn main() -> Result<()> {
         train(
             &mut model,
             &mut adapter,
-            &examples,
-            &[],
-            &settings,
-            None,
+            TrainJob::new(&examples, &settings),
             &mut sink,
-            &AtomicBool::new(false),
         )?;
         let record = record.expect("at least one step");
         let (p, n, r) = (prefix as f64, own as f64, rows as f64);

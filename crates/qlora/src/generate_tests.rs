@@ -2,7 +2,8 @@
 //! stops.
 
 use super::*;
-use crate::nn::adapter::{LoraConfig, Target};
+use crate::nn::adapter::Target;
+use crate::nn::lora::LoraConfig;
 use crate::nn::model::tests::{tiny_config, tiny_model};
 use crate::ops::simd::tests::noise;
 
@@ -14,6 +15,7 @@ fn adapted() -> (Model, Adapter) {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 5,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(&config, &lora).unwrap();
     let values = noise(adapter.values().len(), 9);

@@ -4,9 +4,9 @@
 //! Promises: [`canonical`] reports every fault of a `with:` block at once, and leaves out
 //! values equal to their default, so writing a default down never changes a key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Fault;
 
@@ -38,6 +38,15 @@ pub enum FieldType {
     Choice(&'static [&'static str]),
     /// A list of texts.
     TextList,
+    /// A list of whole numbers in a range, both ends included; order and repeats do not count.
+    IntList(i64, i64),
+    /// A list of texts, or one word that means all of these.
+    Names {
+        /// The word.
+        all: &'static str,
+        /// What it means, in the order of the default.
+        names: &'static [&'static str],
+    },
     /// A map whose values the stage itself checks.
     Map,
     /// Anything the stage itself checks.
@@ -97,6 +106,20 @@ impl Params {
     /// A flag; null is `false`.
     pub fn flag(&self, name: &str) -> bool {
         self.value(name).as_bool().unwrap_or(false)
+    }
+
+    /// A list of whole numbers, or `None` when null.
+    pub fn ints(&self, name: &str) -> Option<Vec<i64>> {
+        let value = self.value(name);
+        let items = value.as_array()?;
+        Some(items.iter().filter_map(Value::as_i64).collect())
+    }
+
+    /// A map; null is empty.
+    pub fn map(&self, name: &str) -> BTreeMap<String, Value> {
+        let value = self.value(name);
+        let entries = value.as_object().into_iter().flatten();
+        entries.map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// A list of texts; null is empty.
@@ -171,6 +194,28 @@ fn widen(field: &Field, value: &Value) -> Value {
             }
             _ => value.clone(),
         },
+        FieldType::IntList(..) => sorted(value),
+        FieldType::Names { all, names } if *value == json!(all) || *value == json!([all]) => {
+            json!(names)
+        }
+        _ => value.clone(),
+    }
+}
+
+/// Whole numbers sorted, each once; anything else as it is.
+fn sorted(value: &Value) -> Value {
+    let items = value.as_array().map_or(&[][..], Vec::as_slice);
+    let whole: Option<BTreeSet<i64>> = items
+        .iter()
+        .map(|item| {
+            let number = item
+                .as_f64()
+                .filter(|n| n.fract() == 0.0 && n.abs() < 9e15)?;
+            Some(number as i64)
+        })
+        .collect();
+    match whole {
+        Some(whole) if value.is_array() => json!(whole),
         _ => value.clone(),
     }
 }
@@ -200,6 +245,21 @@ fn refuse(field: &Field, value: &Value) -> Option<String> {
                 .is_some_and(|items| items.iter().all(Value::is_string)) =>
         {
             "a list of texts".to_owned()
+        }
+        FieldType::Names { all, .. }
+            if !value
+                .as_array()
+                .is_some_and(|items| items.iter().all(Value::is_string)) =>
+        {
+            format!("a list of texts, or `{all}`")
+        }
+        FieldType::IntList(low, high)
+            if !value.as_array().is_some_and(|items| {
+                let inside = |n: i64| (low..=high).contains(&n);
+                items.iter().all(|item| item.as_i64().is_some_and(inside))
+            }) =>
+        {
+            format!("a list of whole numbers from {low} to {high}")
         }
         FieldType::Map if !value.is_object() => "a map".to_owned(),
         _ => return None,

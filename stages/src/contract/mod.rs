@@ -7,12 +7,14 @@ mod context;
 mod error;
 mod event;
 mod fields;
+mod refused;
 mod wire;
 
 pub use context::{Context, Outcome, Site};
 pub use error::{Fault, StageError};
 pub use event::StageEvent;
 pub use fields::{Field, FieldType, Params, canonical};
+pub use refused::{Refused, refusals};
 pub use wire::{WorkerMessage, WorkerRequest};
 
 /// One kind of stage, as named by `uses:`.
@@ -34,6 +36,11 @@ pub trait Stage: Sync {
 
     /// The parameters accepted under `with:`.
     fn fields(&self) -> &'static [Field];
+
+    /// Parameters of other tools that are refused by name.
+    fn refused(&self) -> &'static [Refused] {
+        &[]
+    }
 
     /// The inputs accepted under `inputs:`.
     fn inputs(&self) -> &'static [Port];

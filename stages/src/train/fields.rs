@@ -16,6 +16,17 @@ const fn field(
     }
 }
 
+/// What `all-linear` means.
+const TARGETS: &[&str] = &[
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+];
+
 pub(super) const FIELDS: &[Field] = &[
     field(
         "quantization",
@@ -43,9 +54,42 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "targets",
-        FieldType::TextList,
+        FieldType::Names {
+            all: "all-linear",
+            names: TARGETS,
+        },
         Some(r#"["q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"]"#),
-        "linear layers that carry an adapter",
+        "linear layers that carry an adapter, by name; or all-linear",
+    ),
+    field(
+        "layers",
+        FieldType::IntList(0, 1000),
+        Some("null"),
+        "decoder layers that carry an adapter, counted from 0 (default: all of them)",
+    ),
+    field(
+        "rank_pattern",
+        FieldType::Map,
+        Some("{}"),
+        "other ranks by the end of a layer's path: {q_proj: 8, layers.0.mlp.up_proj: 4}",
+    ),
+    field(
+        "alpha_pattern",
+        FieldType::Map,
+        Some("{}"),
+        "other alphas, likewise",
+    ),
+    field(
+        "rslora",
+        FieldType::Bool,
+        Some("false"),
+        "scale by alpha / sqrt(r) instead of alpha / r (rank-stabilised; not for Workers AI)",
+    ),
+    field(
+        "init",
+        FieldType::Choice(&["kaiming", "gaussian"]),
+        Some("\"kaiming\""),
+        "how A starts: uniform within 1/sqrt(in), or normal with deviation 1/r; B starts at zero",
     ),
     field(
         "lr",
@@ -54,16 +98,34 @@ pub(super) const FIELDS: &[Field] = &[
         "peak learning rate",
     ),
     field(
+        "lora_plus",
+        FieldType::Float(0.01, 1000.0),
+        Some("1"),
+        "LoRA+: the rate of B is so many times that of A",
+    ),
+    field(
         "schedule",
         FieldType::Choice(&["cosine", "linear", "constant"]),
         Some("\"cosine\""),
         "how the rate falls after warm-up",
     ),
     field(
+        "lr_end",
+        FieldType::Float(0.0, 1.0),
+        Some("0"),
+        "share of the peak rate that is left at the end",
+    ),
+    field(
         "warmup_ratio",
         FieldType::Float(0.0, 1.0),
         Some("0.05"),
         "share of the steps over which the rate rises",
+    ),
+    field(
+        "warmup_steps",
+        FieldType::Int(0, 10_000_000),
+        Some("null"),
+        "steps over which the rate rises, instead of warmup_ratio",
     ),
     field(
         "weight_decay",
@@ -108,6 +170,12 @@ pub(super) const FIELDS: &[Field] = &[
         "rows per optimizer step",
     ),
     field(
+        "batch_tokens",
+        FieldType::Int(16, 100_000_000),
+        Some("null"),
+        "most tokens of a step's rows, each counted whole: a step takes rows while they fit, up to batch of them",
+    ),
+    field(
         "epochs",
         FieldType::Int(1, 1000),
         Some("2"),
@@ -123,7 +191,31 @@ pub(super) const FIELDS: &[Field] = &[
         "context",
         FieldType::Int(16, 1_000_000),
         Some("2048"),
-        "longest row in tokens; a longer one is an error, never cut",
+        "longest row in tokens; too_long says what happens to a longer one",
+    ),
+    field(
+        "too_long",
+        FieldType::Choice(&["refuse", "drop", "truncate"]),
+        Some("\"refuse\""),
+        "rows longer than context: refuse to train, leave them out, or cut their ends off",
+    ),
+    field(
+        "labels",
+        FieldType::Choice(&["all", "last"]),
+        Some("\"all\""),
+        "which of the assistant's turns are learned: all, or the last of each row",
+    ),
+    field(
+        "weights",
+        FieldType::Map,
+        Some("{}"),
+        "how much rows count in the loss, by their type: {negative: 2}; others count 1",
+    ),
+    field(
+        "row_weights",
+        FieldType::Bool,
+        Some("false"),
+        "let the `weight` that rows carry themselves count too",
     ),
     field(
         "eval_every",
@@ -148,6 +240,12 @@ pub(super) const FIELDS: &[Field] = &[
         FieldType::Bool,
         Some("false"),
         "return the adapter of the best held-out loss instead of the last",
+    ),
+    field(
+        "keep",
+        FieldType::Int(0, 32),
+        Some("0"),
+        "adapters of the best looks that are kept beside the returned one, in adapter/kept",
     ),
     field(
         "shared_prefix",
@@ -181,6 +279,12 @@ pub(super) const INPUTS: &[Port] = &[
         required: false,
         many: false,
         about: "held-out rows",
+    },
+    Port {
+        name: "adapter",
+        required: false,
+        many: false,
+        about: "PEFT adapter to go on from; r, alpha, targets and the like must be its own",
     },
     Port {
         name: "tools",

@@ -2,9 +2,9 @@
 //!
 //! Promises the same rows, order, masks and settings as on the CPU; the log says which card it was.
 
+use qlora::Adapter;
 use qlora::cuda::{self, CudaEngine, Device, Element, Options, Precision};
 use qlora::train::{TrainReport, train_on_gpu};
-use qlora::{Adapter, LoraConfig};
 
 use super::Job;
 use super::telling::Telling;
@@ -14,9 +14,18 @@ use crate::contract::{Context, StageError};
 impl Job<'_> {
     pub(super) fn on_gpu(
         &self,
-        lora: &LoraConfig,
+        mut adapter: Adapter,
         ctx: &Context<'_>,
     ) -> Result<(Adapter, TrainReport), StageError> {
+        let refused = cuda::refusals(&adapter, self.training.config);
+        if let Some(first) = refused.first() {
+            let all: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            let first = engine(first).at("with");
+            return Err(StageError {
+                message: all.join("; "),
+                ..first
+            });
+        }
         let device = Device::open().map_err(|error| engine(&error))?;
         ctx.log(format!("training on {}", device.info().numerics()));
         let precision = Precision {
@@ -25,28 +34,25 @@ impl Job<'_> {
         };
         let base = cuda::Base::load(device, &self.base.files, precision, self.positions())
             .map_err(|error| engine(&error))?;
-        let mut adapter = Adapter::new(base.config(), lora).map_err(|error| engine(&error))?;
         let mut running =
             CudaEngine::new(base, &adapter, Options::default()).map_err(|error| engine(&error))?;
         let mut telling = Telling::new(ctx, self.base);
-        let done = train_on_gpu(
-            &mut running,
-            &mut adapter,
-            self.rows,
-            self.val,
-            self.config,
-            Some(&ctx.checkpoint),
-            &mut |event| telling.tell(event),
-            ctx.cancel,
-        )
+        let done = train_on_gpu(&mut running, &mut adapter, self.training, &mut |event| {
+            telling.tell(event);
+        })
         .map_err(|error| engine(&error))?;
         Ok((adapter, done))
     }
 
     /// Longest row, or longest prompt with its answer.
     fn positions(&self) -> usize {
-        let rows = self.rows.iter().chain(self.val).map(|row| row.ids.len());
-        let samples = self.config.samples.iter().flat_map(|samples| {
+        let rows = self
+            .training
+            .train
+            .iter()
+            .chain(self.training.val)
+            .map(|row| row.ids.len());
+        let samples = self.training.config.samples.iter().flat_map(|samples| {
             let longest = samples
                 .prompts
                 .iter()

@@ -4,25 +4,30 @@
 //! the run was killed and resumed; nothing about the machine enters the outputs. Must not
 //! know: how gradients are computed (`qlora`), where rows come from.
 
+mod checks;
 mod fields;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod refused;
 mod report;
 mod rows;
 mod settings;
 mod telling;
 
-use qlora::train::{Example, TrainConfig, TrainReport, train};
-use qlora::{Adapter, Dtype, LoraConfig, Model, Quantization};
+use std::path::Path;
+
+use qlora::train::{Example, TrainJob, TrainReport, train};
+use qlora::{Adapter, Dtype, Model, Quantization};
 
 use crate::adapter_files;
 use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
 use crate::contract::{
-    Context, Fault, Field, Outcome, Params, Port, Product, Site, Stage, StageError,
+    Context, Fault, Field, Outcome, Params, Port, Product, Refused, Site, Stage, StageError,
 };
 use crate::conversation::CONVERSATION_VERSION;
 use crate::format::FORMAT_VERSION;
 use crate::prompt::PROMPT_VERSION;
+use rows::{Rows, Rules};
 use telling::Telling;
 
 /// The stage.
@@ -55,6 +60,10 @@ impl Stage for Train {
         fields::FIELDS
     }
 
+    fn refused(&self) -> &'static [Refused] {
+        refused::REFUSED
+    }
+
     fn inputs(&self) -> &'static [Port] {
         fields::INPUTS
     }
@@ -67,73 +76,91 @@ impl Stage for Train {
         fields::PRODUCTS
     }
 
-    fn check(&self, params: &Params, _site: &Site) -> Vec<Fault> {
-        settings::faults(params)
+    fn check(&self, params: &Params, site: &Site) -> Vec<Fault> {
+        checks::faults(params, site)
     }
 
     fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
         let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?;
-        let context = params.int("context").unwrap_or(2048) as usize;
-        let rows = rows::examples(&base, ctx.input("train")?, context)?;
+        let rules = Rules::of(params);
+        let rows = rows::examples(&base, ctx.input("train")?, "train", &rules, ctx)?;
         let val = match ctx.optional("val") {
-            Some(path) => rows::examples(&base, path, context)?,
-            None => Vec::new(),
+            Some(path) => rows::examples(&base, path, "val", &rules, ctx)?,
+            None => Rows::default(),
         };
         ctx.log(format!(
             "{} rows to train on, {} held out, longest {} tokens",
-            rows.len(),
-            val.len(),
-            longest(&rows)
+            rows.examples.len(),
+            val.examples.len(),
+            longest(&rows.examples)
         ));
-        let config = settings::train_config(params, ctx.seed, &base, rows.len())?;
-        let lora = settings::lora(params, ctx.seed)?;
+        let config = settings::train_config(params, ctx.seed, &base, &rows.examples)?;
+        let adapter = start(params, ctx, &base)?;
         let job = Job {
             base: &base,
-            rows: &rows,
-            val: &val,
-            config: &config,
             quantization: quantization(params),
+            training: TrainJob {
+                train: &rows.examples,
+                val: &val.examples,
+                config: &config,
+                checkpoints: Some(&ctx.checkpoint),
+                cancel: ctx.cancel,
+            },
         };
-        let (adapter, done) = job.run(&lora, ctx)?;
-        adapter_files::save(&adapter, &ctx.output.join("adapter"), Dtype::F32)?;
-        report::write(&ctx.output, &done, (rows.len(), val.len()), ctx)
+        let (adapter, done) = job.run(adapter, ctx)?;
+        save(&adapter, &done, &ctx.output.join("adapter"))?;
+        report::write(&ctx.output, &done, [&rows, &val], ctx)
     }
+}
+
+/// The adapter that training starts from: a fresh one, or the input's.
+fn start(params: &Params, ctx: &Context<'_>, base: &Base) -> Result<Adapter, StageError> {
+    let lora = settings::lora(params, ctx.seed)?;
+    let shape = base.files.config().map_err(|error| engine(&error))?;
+    let Some(folder) = ctx.optional("adapter") else {
+        return Adapter::new(&shape, &lora).map_err(|error| engine(&error).at("with"));
+    };
+    let adapter = adapter_files::continued(folder, &shape, &lora)?;
+    ctx.log("goes on from the adapter among the inputs, with fresh moments");
+    Ok(adapter)
+}
+
+/// The trained adapter, and beside it those of the best looks.
+fn save(adapter: &Adapter, done: &TrainReport, folder: &Path) -> Result<(), StageError> {
+    adapter_files::save(adapter, folder, Dtype::F32)?;
+    for kept in &done.kept {
+        let mut one = adapter.clone();
+        one.values_mut().copy_from_slice(&kept.values);
+        let place = folder.join(report::kept_path(kept.validation.step));
+        adapter_files::save(&one, &place, Dtype::F32)?;
+    }
+    Ok(())
 }
 
 /// A training run, wherever it is computed.
 struct Job<'a> {
     base: &'a Base,
-    rows: &'a [Example],
-    val: &'a [Example],
-    config: &'a TrainConfig,
     quantization: Quantization,
+    training: TrainJob<'a>,
 }
 
 impl Job<'_> {
     fn run(
         &self,
-        lora: &LoraConfig,
+        mut adapter: Adapter,
         ctx: &Context<'_>,
     ) -> Result<(Adapter, TrainReport), StageError> {
         #[cfg(feature = "cuda")]
         if qlora::cuda::available() {
-            return self.on_gpu(lora, ctx);
+            return self.on_gpu(adapter, ctx);
         }
         ctx.log("training on the CPU".to_owned());
         let mut model =
             Model::load(&self.base.files, self.quantization).map_err(|error| engine(&error))?;
-        let mut adapter = Adapter::new(model.config(), lora).map_err(|error| engine(&error))?;
         let mut telling = Telling::new(ctx, self.base);
-        let done = train(
-            &mut model,
-            &mut adapter,
-            self.rows,
-            self.val,
-            self.config,
-            Some(&ctx.checkpoint),
-            &mut |event| telling.tell(event),
-            ctx.cancel,
-        )
+        let done = train(&mut model, &mut adapter, self.training, &mut |event| {
+            telling.tell(event);
+        })
         .map_err(|error| engine(&error))?;
         Ok((adapter, done))
     }
@@ -142,6 +169,9 @@ impl Job<'_> {
 fn longest(rows: &[Example]) -> usize {
     rows.iter().map(|row| row.ids.len()).max().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 #[path = "real_rows_tests.rs"]

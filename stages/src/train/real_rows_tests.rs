@@ -5,14 +5,13 @@
 #![allow(clippy::print_stdout, reason = "a measurement for its reader")]
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use qlora::train::{Example, Schedule, StepRecord, TrainConfig, train};
+use qlora::train::{Example, Schedule, StepRecord, TrainConfig, TrainJob, train};
 use qlora::{Adapter, LoraConfig, Model, Quantization, Target};
 
-use super::rows;
 use crate::base::Base;
+use crate::conversation::{Conversation, read_lines};
 
 const ROWS: usize = 8;
 /// Each gradient, relative to its norm; and the loss.
@@ -30,11 +29,23 @@ fn examples(base: &Base) -> Vec<Example> {
         .iter()
         .flat_map(|kind| {
             let path = data(&format!("examples/{kind}.jsonl"));
-            let all = rows::examples(base, &path, 4096).unwrap();
-            let last = all.len() - 1;
-            [all[0].clone(), all[last].clone()]
+            let all = read_lines::<Conversation>(&path).unwrap();
+            [
+                example(base, &all[0].0),
+                example(base, &all[all.len() - 1].0),
+            ]
         })
         .collect()
+}
+
+fn example(base: &Base, row: &Conversation) -> Example {
+    let encoded = base.encode_row(row).unwrap();
+    Example {
+        id: row.id.clone(),
+        ids: encoded.ids,
+        labels: encoded.labels,
+        weight: 1.0,
+    }
 }
 
 /// An adapter whose B is not zero, or A would have no gradient.
@@ -45,6 +56,7 @@ fn adapter(model: &Model) -> Adapter {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 3,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(model.config(), &config).unwrap();
     let mut state = 1_u64;
@@ -80,17 +92,7 @@ fn gradient(
     };
     let mut moved = start.clone();
     let begun = Instant::now();
-    let report = train(
-        model,
-        &mut moved,
-        rows,
-        &[],
-        &config,
-        None,
-        &mut |_| {},
-        &AtomicBool::new(false),
-    )
-    .unwrap();
+    let report = train(model, &mut moved, TrainJob::new(rows, &config), &mut |_| {}).unwrap();
     let step = start
         .values()
         .iter()

@@ -8,16 +8,22 @@ use std::path::Path;
 use qlora::train::TrainReport;
 use serde_json::json;
 
+use super::rows::Rows;
 use crate::contract::{Context, Outcome, StageError};
 
 /// Steps averaged for the final training loss.
 const LAST_STEPS: usize = 10;
 
-/// Writes `report.json` and sums the run up. `rows` counts training and held-out rows.
+/// Where the adapter of a kept look lies, below the adapter's folder.
+pub(super) fn kept_path(step: u64) -> String {
+    format!("kept/step-{step}")
+}
+
+/// Writes `report.json` and sums the run up. `rows` are those to train on and those held out.
 pub(super) fn write(
     output: &Path,
     done: &TrainReport,
-    rows: (usize, usize),
+    rows: [&Rows; 2],
     ctx: &Context<'_>,
 ) -> Result<Outcome, StageError> {
     let total =
@@ -26,14 +32,33 @@ pub(super) fn write(
         total(|step| step.tokens),
         total(|step| step.separate_tokens),
     );
-    let report = json!({
-        "rows": { "train": rows.0, "val": rows.1 },
+    let mut report = json!({
+        "rows": { "train": rows[0].examples.len(), "val": rows[1].examples.len() },
         "tokens": { "computed": tokens, "without_sharing": separate, "labels": total(|step| step.labels) },
         "returned_step": done.returned_step,
         "best": done.best,
         "steps": done.steps,
         "validations": done.validations,
     });
+    let lost = [
+        ("dropped", rows.map(|rows| rows.dropped)),
+        ("truncated", rows.map(|rows| rows.truncated)),
+    ];
+    for (what, [train, val]) in lost {
+        if train + val > 0 {
+            report["rows"][what] = json!({ "train": train, "val": val });
+        }
+    }
+    if !done.kept.is_empty() {
+        let kept = done.kept.iter().map(|kept| {
+            json!({
+                "step": kept.validation.step,
+                "loss": kept.validation.loss,
+                "adapter": kept_path(kept.validation.step),
+            })
+        });
+        report["kept"] = kept.collect();
+    }
     let mut text = serde_json::to_string_pretty(&report).expect("a report serialises");
     text.push('\n');
     let path = output.join("report.json");
@@ -54,10 +79,16 @@ pub(super) fn write(
         metrics.insert("val_loss".to_owned(), val.loss);
         warn_overfit(train_loss, val.loss, done, ctx);
     }
-    let notes = vec![format!(
+    let mut notes = vec![format!(
         "{} steps, {tokens} tokens computed ({separate} without the shared prefix)",
         done.steps.len()
     )];
+    for (what, counts) in lost {
+        let count: usize = counts.iter().sum();
+        if count > 0 {
+            notes.push(format!("{count} rows {what}: longer than the context"));
+        }
+    }
     Ok(Outcome {
         metrics,
         notes,

@@ -1,53 +1,16 @@
-//! `with:` of train -> the engine's settings, and what is wrong with it before a run.
+//! `with:` of train -> the engine's settings.
 
-use qlora::train::{LossMean, Samples, Schedule, TrainConfig};
-use qlora::{LoraConfig, Target};
+use std::collections::BTreeMap;
+
+use qlora::train::{Example, LossMean, Samples, Schedule, TrainConfig, TrainJob};
+use qlora::{Init, LoraConfig, Target};
 
 use crate::base::{Base, engine};
-use crate::contract::{Fault, Params, StageError};
+use crate::contract::{Params, StageError};
 use crate::conversation::Message;
 
 /// Longest sample answer, in tokens.
 const SAMPLE_TOKENS: usize = 96;
-
-/// Faults that parameters alone show.
-pub(super) fn faults(params: &Params) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for name in params.list("targets") {
-        if Target::from_suffix(&name).is_none() {
-            let known: Vec<_> = Target::ALL.iter().map(|target| target.suffix()).collect();
-            let code = if name == "lm_head" || name == "embed_tokens" {
-                "train::target-not-lora"
-            } else {
-                "train::unknown-target"
-            };
-            let mend = format!("targets are: {}", known.join(", "));
-            faults.push(Fault::new(
-                code,
-                "with.targets",
-                format!("`{name}` cannot carry an adapter"),
-                mend,
-            ));
-        }
-    }
-    if params.list("targets").is_empty() {
-        faults.push(Fault::new(
-            "train::no-target",
-            "with.targets",
-            "no layer carries an adapter",
-            "leave `targets` out for all linear layers",
-        ));
-    }
-    if params.float("lr").is_some_and(|lr| lr > 0.02) {
-        faults.push(Fault::new(
-            "train::high-lr",
-            "with.lr",
-            "this learning rate makes LoRA diverge",
-            "use 1e-5 to 5e-3; start with 2e-4",
-        ));
-    }
-    faults
-}
 
 /// The adapter's shape.
 pub(super) fn lora(params: &Params, seed: u64) -> Result<LoraConfig, StageError> {
@@ -61,33 +24,52 @@ pub(super) fn lora(params: &Params, seed: u64) -> Result<LoraConfig, StageError>
         alpha: number(params, "alpha", 32.0) as f32,
         dropout: number(params, "dropout", 0.0) as f32,
         targets,
+        layers: params
+            .ints("layers")
+            .map(|layers| layers.into_iter().map(|layer| layer as usize).collect()),
+        rank_pattern: pattern(params, "rank_pattern", |rank| rank as usize),
+        alpha_pattern: pattern(params, "alpha_pattern", |alpha| alpha as f32),
+        rslora: params.flag("rslora"),
+        init: match params.text("init").as_deref() {
+            Some("gaussian") => Init::Gaussian,
+            _ => Init::Kaiming,
+        },
         seed,
     };
     config.check().map_err(|error| engine(&error))?;
     Ok(config)
 }
 
-/// The run's settings. `rows` is the number of training rows.
+fn pattern<T>(params: &Params, name: &str, read: fn(f64) -> T) -> BTreeMap<String, T> {
+    let pattern = params.map(name).into_iter();
+    pattern
+        .filter_map(|(key, value)| Some((key, read(value.as_f64()?))))
+        .collect()
+}
+
+/// The run's settings.
 pub(super) fn train_config(
     params: &Params,
     seed: u64,
     base: &Base,
-    rows: usize,
+    rows: &[Example],
 ) -> Result<TrainConfig, StageError> {
-    let batch = count(params, "batch", 16);
-    let steps_an_epoch = rows.div_ceil(batch).max(1) as u64;
     let optional = |name: &str| params.int(name).map(|value| value as u64);
-    Ok(TrainConfig {
+    let mut config = TrainConfig {
         epochs: count(params, "epochs", 2),
         max_steps: optional("max_steps"),
-        batch,
+        batch: count(params, "batch", 16),
+        batch_tokens: params.int("batch_tokens").map(|tokens| tokens as usize),
         lr: number(params, "lr", 2e-4),
+        lora_plus: number(params, "lora_plus", 1.0),
         schedule: match params.text("schedule").as_deref() {
             Some("linear") => Schedule::Linear,
             Some("constant") => Schedule::Constant,
             _ => Schedule::Cosine,
         },
+        lr_end: number(params, "lr_end", 0.0),
         warmup_ratio: number(params, "warmup_ratio", 0.05),
+        warmup_steps: optional("warmup_steps"),
         weight_decay: number(params, "weight_decay", 0.01),
         betas: (number(params, "beta1", 0.9), number(params, "beta2", 0.999)),
         eps: number(params, "eps", 1e-8),
@@ -97,14 +79,20 @@ pub(super) fn train_config(
             _ => LossMean::Token,
         },
         seed,
-        eval_every: Some(optional("eval_every").unwrap_or(steps_an_epoch.div_ceil(2))),
+        eval_every: optional("eval_every"),
         save_every: optional("save_every"),
         early_stop: params.int("early_stop").map(|value| value as u32),
         keep_best: params.flag("keep_best"),
+        keep: count(params, "keep", 0),
         shared_prefix: params.flag("shared_prefix"),
         samples: samples(params, base)?,
         ..TrainConfig::default()
-    })
+    };
+    if config.eval_every.is_none() {
+        let epoch = TrainJob::new(rows, &config).steps_of_first_epoch();
+        config.eval_every = Some(epoch.max(1).div_ceil(2));
+    }
+    Ok(config)
 }
 
 fn samples(params: &Params, base: &Base) -> Result<Option<Samples>, StageError> {

@@ -304,10 +304,7 @@ impl CudaEngine {
 
     /// Bytes that a group takes, by running it without a card.
     fn count(&self, work: Work<'_>, group: &Group, plan: &GroupPlan, learn: bool) -> Result<usize> {
-        let mut exec = Exec::counting(
-            self.base().element,
-            self.base().device.info().processors as u32,
-        );
+        let mut exec = Exec::counting(self.base().element, self.base().device.info().card());
         let labels = BatchLoss::count(work.mean, work.examples, work.groups).labels as usize;
         let losses = exec.floats(labels);
         let free = Work {

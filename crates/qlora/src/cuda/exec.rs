@@ -3,7 +3,7 @@
 //! Without a card nothing runs and the arena only counts: that is how a step's memory is planned, by the
 //! code of the step itself. The first fault is kept and told by [`Exec::check`]; ops after it do nothing.
 
-use kernels::attention::{AttentionParams, Launch};
+use kernels::attention::{AttentionParams, Card, Launch};
 use kernels::params::{self, Params};
 use kernels::{Element, Grid, Kernel};
 
@@ -17,10 +17,10 @@ pub(super) struct Exec<'d> {
     pub(super) device: Option<&'d Device>,
     pub(super) element: Element,
     pub(super) arena: Arena,
+    /// The card, or the one that is planned for.
+    pub(super) card: Card,
     /// Launches may begin before the ones before them have ended, where their kernels can wait.
     pub(super) overlaps: bool,
-    /// Multiprocessors of the card, or of the one that is planned for.
-    pub(super) processors: u32,
     workspace: Region,
     fault: Option<Error>,
 }
@@ -30,28 +30,23 @@ const THREADS: usize = 256;
 impl<'d> Exec<'d> {
     /// On a card, with the step's block.
     pub(super) fn on(device: &'d Device, element: Element, block: Region) -> Self {
-        let processors = device.info().processors as u32;
-        Self::with(Some(device), element, Arena::over(block), processors)
+        let card = device.info().card();
+        Self::with(Some(device), element, Arena::over(block), card)
     }
 
     /// Without a card.
-    pub(super) fn counting(element: Element, processors: u32) -> Self {
-        Self::with(None, element, Arena::counting(), processors)
+    pub(super) fn counting(element: Element, card: Card) -> Self {
+        Self::with(None, element, Arena::counting(), card)
     }
 
-    fn with(
-        device: Option<&'d Device>,
-        element: Element,
-        mut arena: Arena,
-        processors: u32,
-    ) -> Self {
+    fn with(device: Option<&'d Device>, element: Element, mut arena: Arena, card: Card) -> Self {
         let workspace = arena.take(WORKSPACE);
         Self {
             device,
             element,
             arena,
+            card,
             overlaps: false,
-            processors,
             workspace,
             fault: None,
         }

@@ -138,7 +138,7 @@ impl<'a> Tuned<'a> {
     }
 
     fn counting(&self) -> Exec<'static> {
-        Exec::counting(self.base.element, self.base.device.info().processors as u32)
+        Exec::counting(self.base.element, self.base.device.info().card())
     }
 
     /// Runs `work` without a card, then with a block of the size that it took.

@@ -56,7 +56,7 @@ impl SitePlan {
         let pairs = adapter.and_then(|adapter| {
             let slots = adapter.site(layer, site);
             let first = slots.first()?;
-            Some(pairs(adapter, site, slots, first))
+            Some(pairs(site, slots, first))
         });
         let pad = pairs.as_ref().map_or(0, |p| p.a_rows.next_multiple_of(PAD));
         let place = (layer * Site::ALL.len() + site as usize) as u64;
@@ -76,8 +76,9 @@ impl SitePlan {
     }
 }
 
-fn pairs(adapter: &Adapter, site: Site, slots: &[Slot], first: &Slot) -> Pairs {
-    let r = adapter.config().r;
+/// All pairs of a site have the rank and scale of the first (see refuse.rs).
+fn pairs(site: Site, slots: &[Slot], first: &Slot) -> Pairs {
+    let r = first.r;
     let mut b = [None; 3];
     for (index, target) in site.targets().iter().enumerate() {
         if let Some(place) = slots.iter().position(|s| s.target == *target) {
@@ -89,7 +90,7 @@ fn pairs(adapter: &Adapter, site: Site, slots: &[Slot], first: &Slot) -> Pairs {
         a_rows: slots.len() * r,
         b,
         r,
-        scale: adapter.config().scale(),
+        scale: first.scale,
     }
 }
 

@@ -22,6 +22,7 @@ mod memory;
 mod pass;
 mod portion;
 mod profile;
+mod refuse;
 mod step;
 mod train;
 
@@ -33,4 +34,6 @@ pub use device::{Device, DeviceInfo};
 pub use engine::{CudaEngine, Options};
 pub use generate::{Generator, How};
 pub use kernels::Element;
+pub use kernels::attention::Door;
+pub use refuse::refusals;
 pub use train::available;

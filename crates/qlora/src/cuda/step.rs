@@ -106,7 +106,7 @@ impl<'a> Step<'a> {
     ) -> Self {
         let config = &tuned.base.config;
         let size = exec.element.size();
-        let processors = exec.processors as usize;
+        let processors = exec.card.multiprocessors as usize;
         let most = |f: &dyn Fn(&SitePlan) -> usize| tuned.sites.iter().map(f).max().unwrap_or(0);
         let sums = most(&|s| {
             let cut = |rows| rows * decode::splits(rows, s.outputs, s.inputs, processors);
@@ -267,7 +267,7 @@ impl<'a> Step<'a> {
         let plan = self.tuned.plan(layer, site);
         let x = x.columns(0, plan.width());
         let weight = self.tuned.base.weight(layer, site);
-        let processors = exec.processors as usize;
+        let processors = exec.card.multiprocessors as usize;
         if let (Some(parts), true) = (weight.narrow(), self.tuned.narrow(layer, site, x.rows)) {
             let splits = decode::splits(x.rows, plan.outputs, plan.inputs, processors);
             let lora = plan.pairs.as_ref().map(|pairs| self.down(plan, pairs, x));

@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use super::engine::CudaEngine;
+use super::refuse;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
@@ -33,8 +34,11 @@ impl Engine for CudaEngine {
         adapter: &Adapter,
         adam: &AdamW,
         longest: usize,
-        _: &TrainConfig,
+        config: &TrainConfig,
     ) -> Result<()> {
+        if let Some(refused) = refuse::refusals(adapter, config).into_iter().next() {
+            return Err(refused);
+        }
         if longest > self.base().positions {
             let what = format!(
                 "an example has {longest} ids, and the model was loaded for {}",

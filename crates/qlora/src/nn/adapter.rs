@@ -1,162 +1,23 @@
-//! A LoRA adapter (Hu et al. 2021): for a frozen `W [out, in]`, `y = W x + (alpha / r) B A x` with
+//! A LoRA adapter (Hu et al. 2021): for a frozen `W [out, in]`, `y = W x + scale B A x` with
 //! `A [r, in]` and `B [out, r]` in f32.
 //!
 //! All values stand in one vector in a fixed order, so the optimizer, the gradient norm and checkpoints
-//! each see one slice. Initialised as PEFT does: A uniform within `1/sqrt(in)` (Kaiming, a = sqrt 5), B zero.
+//! each see one slice. Initialised as PEFT does; every pair draws from a stream of its own, so no other
+//! pair shifts its values.
 
 use std::ops::Range;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
+use super::lora::{Init, LoraConfig};
+pub(crate) use super::target::Site;
+pub use super::target::Target;
 use crate::config::ModelConfig;
-use crate::error::{Error, Result};
-
-/// A linear layer of the decoder that can carry an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Target {
-    Q,
-    K,
-    V,
-    O,
-    Gate,
-    Up,
-    Down,
-}
-
-impl Target {
-    /// Every linear layer, in the decoder's order.
-    pub const ALL: [Self; 7] = [
-        Self::Q,
-        Self::K,
-        Self::V,
-        Self::O,
-        Self::Gate,
-        Self::Up,
-        Self::Down,
-    ];
-
-    /// The layer's name in Hugging Face models, as PEFT's `target_modules` writes it.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Self::Q => "q_proj",
-            Self::K => "k_proj",
-            Self::V => "v_proj",
-            Self::O => "o_proj",
-            Self::Gate => "gate_proj",
-            Self::Up => "up_proj",
-            Self::Down => "down_proj",
-        }
-    }
-
-    /// The module's path inside a decoder layer, such as `self_attn.q_proj`.
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Q => "self_attn.q_proj",
-            Self::K => "self_attn.k_proj",
-            Self::V => "self_attn.v_proj",
-            Self::O => "self_attn.o_proj",
-            Self::Gate => "mlp.gate_proj",
-            Self::Up => "mlp.up_proj",
-            Self::Down => "mlp.down_proj",
-        }
-    }
-
-    /// The target with this [`Target::suffix`].
-    pub fn from_suffix(suffix: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|target| target.suffix() == suffix)
-    }
-
-    /// `(out, in)` of the frozen weight.
-    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
-        config
-            .linear_shape(self.suffix())
-            .expect("every target is a linear layer of the decoder")
-    }
-}
-
-/// Linear layers that read the same input, and so share one product and one dropout mask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Site {
-    Qkv,
-    Output,
-    GateUp,
-    Down,
-}
-
-impl Site {
-    pub(crate) const ALL: [Self; 4] = [Self::Qkv, Self::Output, Self::GateUp, Self::Down];
-
-    pub(crate) fn targets(self) -> &'static [Target] {
-        match self {
-            Self::Qkv => &[Target::Q, Target::K, Target::V],
-            Self::Output => &[Target::O],
-            Self::GateUp => &[Target::Gate, Target::Up],
-            Self::Down => &[Target::Down],
-        }
-    }
-}
-
-/// What an adapter is made of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoraConfig {
-    /// Rank of every pair.
-    pub r: usize,
-    /// The product is scaled by `alpha / r`.
-    pub alpha: f32,
-    /// Share of the adapter's input that is dropped while training, in `0..1`.
-    pub dropout: f32,
-    /// Which linear layers carry a pair.
-    pub targets: Vec<Target>,
-    /// Seed of A.
-    pub seed: u64,
-}
-
-impl LoraConfig {
-    /// Refuses settings that cannot hold.
-    pub fn check(&self) -> Result<()> {
-        let refuse = |what: String, mend: &str| {
-            Err(Error::Config {
-                what,
-                mend: mend.to_owned(),
-            })
-        };
-        if self.r == 0 {
-            return refuse("lora rank is `0`".to_owned(), "use a rank from 4 to 64");
-        }
-        if self.targets.is_empty() {
-            return refuse(
-                "lora targets are empty".to_owned(),
-                "name at least one linear layer, such as `q_proj`",
-            );
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return refuse(
-                format!("lora dropout is `{}`", self.dropout),
-                "use a share from 0 to below 1",
-            );
-        }
-        if !self.alpha.is_finite() {
-            return refuse(
-                format!("lora alpha is `{}`", self.alpha),
-                "use a finite number",
-            );
-        }
-        Ok(())
-    }
-
-    /// `alpha / r`.
-    pub fn scale(&self) -> f32 {
-        self.alpha / self.r as f32
-    }
-}
+use crate::error::Result;
 
 /// Where one pair stands in the adapter's values.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
     pub layer: usize,
     pub target: Target,
@@ -166,6 +27,10 @@ pub struct Slot {
     pub b: Range<usize>,
     pub inputs: usize,
     pub outputs: usize,
+    /// Its rank.
+    pub r: usize,
+    /// What its product is scaled by.
+    pub scale: f32,
 }
 
 /// The trained values of all layers.
@@ -183,9 +48,13 @@ impl Adapter {
         for slot in &adapter.slots {
             let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
             rng.set_stream((slot.layer * Target::ALL.len() + slot.target as usize) as u64);
-            let bound = 1.0 / (slot.inputs as f32).sqrt();
-            for value in &mut adapter.values[slot.a.clone()] {
-                *value = (2.0 * rng.random::<f32>() - 1.0) * bound;
+            let a = &mut adapter.values[slot.a.clone()];
+            match config.init {
+                Init::Kaiming => {
+                    let bound = 1.0 / (slot.inputs as f32).sqrt();
+                    a.fill_with(|| (2.0 * rng.random::<f32>() - 1.0) * bound);
+                }
+                Init::Gaussian => a.fill_with(|| normal(&mut rng) / slot.r as f32),
             }
         }
         Ok(adapter)
@@ -193,17 +62,16 @@ impl Adapter {
 
     /// An adapter of zeros, to be filled with stored values.
     pub fn zeros(model: &ModelConfig, config: &LoraConfig) -> Result<Self> {
-        config.check()?;
         let mut config = config.clone();
-        config.targets.sort_unstable();
-        config.targets.dedup();
+        config.tidy();
+        config.check_for(model)?;
         let mut slots = Vec::new();
         let mut len = 0;
         let mut reserve = |count: usize| {
             len += count;
             len - count..len
         };
-        for layer in 0..model.layers {
+        for layer in (0..model.layers).filter(|layer| config.carries(*layer)) {
             for site in Site::ALL {
                 // The A matrices of a site lie side by side: they are one matrix to the products.
                 let present: Vec<Target> = site
@@ -214,11 +82,12 @@ impl Adapter {
                     .collect();
                 let downs: Vec<_> = present
                     .iter()
-                    .map(|t| reserve(config.r * t.shape(model).1))
+                    .map(|t| reserve(config.pair(layer, *t).0 * t.shape(model).1))
                     .collect();
                 for (target, a) in present.into_iter().zip(downs) {
                     let (outputs, inputs) = target.shape(model);
-                    let b = reserve(config.r * outputs);
+                    let (r, scale) = config.pair(layer, target);
+                    let b = reserve(r * outputs);
                     slots.push(Slot {
                         layer,
                         target,
@@ -226,6 +95,8 @@ impl Adapter {
                         b,
                         inputs,
                         outputs,
+                        r,
+                        scale,
                     });
                 }
             }
@@ -257,6 +128,27 @@ impl Adapter {
         &mut self.values
     }
 
+    /// The highest rank of a pair.
+    pub(crate) fn rank(&self) -> usize {
+        self.slots.iter().map(|s| s.r).max().unwrap_or(0)
+    }
+
+    /// The lowest decoder layer that carries a pair: below it there is nothing to learn.
+    pub(crate) fn lowest(&self) -> usize {
+        self.slots.first().map_or(0, |s| s.layer)
+    }
+
+    /// The learning rate of each part of the values: `lr`, and `up` times as much for every B.
+    pub(crate) fn rates(&self, lr: f64, up: f64) -> Vec<(Range<usize>, f64)> {
+        if up == 1.0 {
+            return vec![(0..self.values.len(), lr)];
+        }
+        let parts = self.slots.iter();
+        parts
+            .flat_map(|s| [(s.a.clone(), lr), (s.b.clone(), lr * up)])
+            .collect()
+    }
+
     /// The pairs of one site of one layer.
     pub(crate) fn site(&self, layer: usize, site: Site) -> &[Slot] {
         let from = self
@@ -269,6 +161,12 @@ impl Adapter {
             .count();
         &rest[..len]
     }
+}
+
+/// A standard normal number (Box and Muller).
+fn normal(rng: &mut impl Rng) -> f32 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    ((-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
 #[cfg(test)]
@@ -291,6 +189,7 @@ mod tests {
                 dropout: 0.0,
                 targets: targets.clone(),
                 seed: 1,
+                ..LoraConfig::default()
             };
             let adapter = Adapter::new(&model, &config).unwrap();
             assert_eq!(adapter.slots().len(), model.layers * targets.len());
@@ -317,6 +216,7 @@ mod tests {
             dropout: 0.0,
             targets: Target::ALL.to_vec(),
             seed: 3,
+            ..LoraConfig::default()
         };
         let all = Adapter::new(&model, &config).unwrap();
         for slot in all.slots() {

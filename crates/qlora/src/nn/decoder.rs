@@ -105,7 +105,8 @@ pub(crate) fn backward(
     grads: &mut [f32],
     pool: &mut Pool,
 ) {
-    for (layer, kept) in tape.layers.into_iter().enumerate().rev() {
+    let lowest = pass.lowest();
+    for (layer, kept) in tape.layers.into_iter().enumerate().skip(lowest).rev() {
         let context = contexts.map(|c| &c[layer]);
         let kept = kept.whole(pass, layer, context, pool);
         let flow = KeyFlow {
@@ -189,7 +190,8 @@ pub(crate) fn backward_prefix(
         pool,
     );
     pool.give(x);
-    for (layer, kept) in tape.tape.layers.into_iter().enumerate().rev() {
+    let lowest = pass.lowest();
+    for (layer, kept) in tape.tape.layers.into_iter().enumerate().skip(lowest).rev() {
         let kept = kept.whole(pass, layer, None, pool);
         let flow = KeyFlow {
             received: Some(&context_grads[layer]),

@@ -377,7 +377,7 @@ pub(crate) fn project_backward(
     if let (Some(weight), Some((raw, inv))) = (weight, &projected.heads) {
         head_norm::backward(&mut dqkv, config.head_dim, weight, raw, inv);
     }
-    let want_input = layer > 0;
+    let want_input = layer > pass.lowest();
     let d_normed =
         pass.site(layer, Site::Qkv)
             .backward(&projected.normed, &dqkv, grads, want_input, pool);

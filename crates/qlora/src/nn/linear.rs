@@ -1,7 +1,8 @@
 //! A frozen linear map with room for adapters: rows of `W` are followed by the adapters' `B`, so that
-//! base and adapter are one product, `y = [x | u] . [W | B]^T` with `u = (alpha / r) . drop(x) A^T`.
+//! base and adapter are one product, `y = [x | u] . [W | B]^T` with `u = s . drop(x) A^T`.
 //!
-//! Several maps of one input (q, k, v) are stacked; their `B` stand on a block diagonal. Backward:
+//! Several maps of one input (q, k, v) are stacked; their `B` stand on a block diagonal. Pairs of one site
+//! may differ in rank and in scale `s`. Backward:
 //! `[dx | du] = dy . [W | B]`, `dA = s du^T drop(x)`, `dB = dy^T u`, `dx += s drop'(du A)`. `W` is
 //! frozen and gets no gradient.
 
@@ -95,7 +96,8 @@ pub(crate) struct SiteAdapter<'a> {
     a: &'a [f32],
     a_at: Range<usize>,
     pub(crate) pairs: Vec<Pair<'a>>,
-    scale: f32,
+    /// Adapter columns that share a scale, side by side: one product each.
+    scales: Vec<(Range<usize>, f32)>,
 }
 
 impl<'a> SiteAdapter<'a> {
@@ -107,20 +109,25 @@ impl<'a> SiteAdapter<'a> {
         width: impl Fn(usize) -> usize,
     ) -> Option<Self> {
         let slots: &[Slot] = adapter.site(layer, site);
-        let r = adapter.config().r;
         let a_at = slots.first()?.a.start..slots.last()?.a.end;
         let values = adapter.values();
         let mut pairs = Vec::with_capacity(slots.len());
-        let mut row = 0;
+        let mut scales: Vec<(Range<usize>, f32)> = Vec::new();
+        let (mut row, mut column) = (0, 0);
         for (index, target) in site.targets().iter().enumerate() {
             if let Some(slot) = slots.iter().find(|s| s.target == *target) {
                 pairs.push(Pair {
                     b: &values[slot.b.clone()],
-                    r,
-                    column: pairs.len() * r,
+                    r: slot.r,
+                    column,
                     outputs: row..row + slot.outputs,
                     b_at: slot.b.clone(),
                 });
+                match scales.last_mut() {
+                    Some((columns, scale)) if *scale == slot.scale => columns.end += slot.r,
+                    _ => scales.push((column..column + slot.r, slot.scale)),
+                }
+                column += slot.r;
             }
             row += width(index);
         }
@@ -128,8 +135,14 @@ impl<'a> SiteAdapter<'a> {
             a: &values[a_at.clone()],
             a_at,
             pairs,
-            scale: adapter.config().scale(),
+            scales,
         })
+    }
+
+    /// Rows of A that belong to these adapter columns.
+    fn a(&self, columns: &Range<usize>, inputs: usize) -> View<'_> {
+        let rows = &self.a[columns.start * inputs..columns.end * inputs];
+        View::new(rows, columns.len(), inputs, inputs)
     }
 
     /// Adapter columns of the site.
@@ -164,14 +177,21 @@ impl SiteCall<'_> {
         let mut u = pool.take(rows, extra);
         let dropped = self.dropped(x, pool);
         let source = dropped.as_ref().unwrap_or(x);
-        gemm(
-            ViewMut::new(u.data_mut(), rows, extra, extra),
-            Write::Set,
-            View::new(source.data(), rows, inputs, source.cols()),
-            View::new(adapter.a, extra, inputs, inputs).t(),
-            adapter.scale,
-            Threads::All,
-        );
+        for (columns, scale) in &adapter.scales {
+            gemm(
+                ViewMut::new(
+                    &mut u.data_mut()[columns.start..],
+                    rows,
+                    columns.len(),
+                    extra,
+                ),
+                Write::Set,
+                View::new(source.data(), rows, inputs, source.cols()),
+                adapter.a(columns, inputs).t(),
+                *scale,
+                Threads::All,
+            );
+        }
         for (row, u) in x
             .data_mut()
             .chunks_exact_mut(stride)
@@ -258,14 +278,18 @@ impl SiteCall<'_> {
         }
         let dropped = self.dropped(x, pool);
         let source = dropped.as_ref().unwrap_or(x);
-        gemm(
-            ViewMut::new(&mut grads[adapter.a_at.clone()], extra, inputs, inputs),
-            Write::Add,
-            View::new(du.data(), rows, extra, extra).t(),
-            View::new(source.data(), rows, inputs, source.cols()),
-            adapter.scale,
-            Threads::All,
-        );
+        for (columns, scale) in &adapter.scales {
+            let at = adapter.a_at.start + columns.start * inputs;
+            let len = columns.len() * inputs;
+            gemm(
+                ViewMut::new(&mut grads[at..at + len], columns.len(), inputs, inputs),
+                Write::Add,
+                View::new(&du.data()[columns.start..], rows, columns.len(), extra).t(),
+                View::new(source.data(), rows, inputs, source.cols()),
+                *scale,
+                Threads::All,
+            );
+        }
         for pair in &adapter.pairs {
             let outputs = pair.outputs.len();
             gemm(
@@ -294,16 +318,28 @@ impl SiteCall<'_> {
     ) {
         let (rows, inputs, extra, width) =
             (du.rows(), self.linear.inputs, self.extra(), self.width());
-        let a = View::new(adapter.a, extra, inputs, inputs);
-        let du = View::new(du.data(), rows, extra, extra);
+        let back = |out: &mut Matrix, stride: usize, first: Write| {
+            let mut write = first;
+            for (columns, scale) in &adapter.scales {
+                let du = View::new(&du.data()[columns.start..], rows, columns.len(), extra);
+                let out = ViewMut::new(out.data_mut(), rows, inputs, stride);
+                gemm(
+                    out,
+                    write,
+                    du,
+                    adapter.a(columns, inputs),
+                    *scale,
+                    Threads::All,
+                );
+                write = Write::Add;
+            }
+        };
         let Some(dropout) = self.dropout else {
-            let dx = ViewMut::new(dx.data_mut(), rows, inputs, width);
-            gemm(dx, Write::Add, du, a, adapter.scale, Threads::All);
+            back(dx, width, Write::Add);
             return;
         };
         let mut through = pool.take(rows, inputs);
-        let into = ViewMut::new(through.data_mut(), rows, inputs, inputs);
-        gemm(into, Write::Set, du, a, adapter.scale, Threads::All);
+        back(&mut through, inputs, Write::Set);
         let mut masked = pool.take(rows, inputs);
         dropout.apply(&through, inputs, self.place, &mut masked);
         for (dx, masked) in dx

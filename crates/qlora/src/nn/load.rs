@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::adapter::{Adapter, LoraConfig, Slot, Target};
+use super::adapter::{Adapter, Slot, Target};
+use super::lora::LoraConfig;
 use super::model::{Model, Quantization};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -25,11 +26,6 @@ impl Model {
     }
 }
 
-/// The name of a pair's linear layer in Hugging Face models.
-fn module(layer: usize, target: Target) -> String {
-    format!("model.layers.{layer}.{}", target.path())
-}
-
 impl Adapter {
     /// The adapter of a PEFT folder, laid over a model of this shape.
     ///
@@ -49,7 +45,16 @@ impl Adapter {
             alpha: peft.config.alpha as f32,
             dropout: peft.config.dropout as f32,
             targets,
-            seed: 0,
+            layers: peft.config.layers.clone(),
+            rank_pattern: peft.config.rank_pattern.clone(),
+            alpha_pattern: peft
+                .config
+                .alpha_pattern
+                .iter()
+                .map(|(key, alpha)| (key.clone(), *alpha as f32))
+                .collect(),
+            rslora: peft.config.rslora,
+            ..LoraConfig::default()
         };
         let mut adapter = Self::zeros(model, &config)?;
         let slots = adapter.slots().to_vec();
@@ -61,15 +66,15 @@ impl Adapter {
             ));
         }
         for slot in slots {
-            let name = module(slot.layer, slot.target);
+            let name = slot.target.module(slot.layer);
             let pair = peft
                 .pairs
                 .get(&name)
                 .ok_or_else(|| Error::shape("the adapter", &name, "nothing there"))?;
             let shape = |m: &Matrix| format!("{} x {}", m.rows(), m.cols());
             for (half, range, rows, cols) in [
-                (&pair.a, slot.a, config.r, slot.inputs),
-                (&pair.b, slot.b, slot.outputs, config.r),
+                (&pair.a, slot.a, slot.r, slot.inputs),
+                (&pair.b, slot.b, slot.outputs, slot.r),
             ] {
                 if (half.rows(), half.cols()) != (rows, cols) {
                     return Err(Error::shape(
@@ -84,6 +89,29 @@ impl Adapter {
         Ok(adapter)
     }
 
+    /// The adapter of a PEFT folder, to be trained on as `config` says: its dropout, its seed.
+    ///
+    /// # Errors
+    /// As [`Adapter::from_peft`], and [`Error::Config`] that names every setting of `config` which would make
+    /// another adapter of it.
+    pub fn continued(model: &ModelConfig, peft: &PeftAdapter, config: &LoraConfig) -> Result<Self> {
+        let stored = Self::from_peft(model, peft)?;
+        let apart = config.differences(stored.config());
+        if apart.is_empty() {
+            let mut adapter = Self::zeros(model, config)?;
+            adapter.values_mut().copy_from_slice(stored.values());
+            return Ok(adapter);
+        }
+        let told: Vec<String> = apart
+            .iter()
+            .map(|(name, here, there)| format!("`{name}` is {here}, the adapter's is {there}"))
+            .collect();
+        Err(Error::Config {
+            what: format!("the adapter to go on from is another: {}", told.join("; ")),
+            mend: "write the adapter's own values".to_owned(),
+        })
+    }
+
     /// The adapter as PEFT keeps it. `base_model` and `model_type` go into its config as they are.
     pub fn to_peft(&self, base_model: Option<&str>, model_type: Option<&str>) -> PeftAdapter {
         let config = self.config();
@@ -94,21 +122,13 @@ impl Adapter {
             .collect();
         target_modules.sort();
         let pair = |slot: &Slot| LoraPair {
-            a: Matrix::new(
-                config.r,
-                slot.inputs,
-                self.values()[slot.a.clone()].to_vec(),
-            ),
-            b: Matrix::new(
-                slot.outputs,
-                config.r,
-                self.values()[slot.b.clone()].to_vec(),
-            ),
+            a: Matrix::new(slot.r, slot.inputs, self.values()[slot.a.clone()].to_vec()),
+            b: Matrix::new(slot.outputs, slot.r, self.values()[slot.b.clone()].to_vec()),
         };
         let pairs: BTreeMap<String, LoraPair> = self
             .slots()
             .iter()
-            .map(|slot| (module(slot.layer, slot.target), pair(slot)))
+            .map(|slot| (slot.target.module(slot.layer), pair(slot)))
             .collect();
         PeftAdapter {
             config: AdapterConfig {
@@ -121,6 +141,14 @@ impl Adapter {
                     .parse()
                     .unwrap_or_else(|_| f64::from(config.dropout)),
                 target_modules,
+                layers: config.layers.clone(),
+                rank_pattern: config.rank_pattern.clone(),
+                alpha_pattern: config
+                    .alpha_pattern
+                    .iter()
+                    .map(|(key, alpha)| (key.clone(), f64::from(*alpha)))
+                    .collect(),
+                rslora: config.rslora,
                 base_model: base_model.map(str::to_owned),
                 model_type: model_type.map(str::to_owned),
             },
@@ -143,6 +171,7 @@ mod tests {
             dropout: 0.05,
             targets: vec![Target::Up, Target::Q],
             seed: 1,
+            ..LoraConfig::default()
         };
         let adapter = Adapter::new(&model, &config).unwrap();
         let peft = adapter.to_peft(Some("base"), Some("llama"));

@@ -58,6 +58,11 @@ pub(crate) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
+    /// The layer where a backward ends: below it nobody learns.
+    pub(crate) fn lowest(&self) -> usize {
+        self.adapter.map_or(0, Adapter::lowest)
+    }
+
     pub(crate) fn site(&self, layer: usize, site: Site) -> SiteCall<'a> {
         let adapter = self
             .adapter

@@ -1,13 +1,15 @@
 //! `adapter_config.json`: the keys that all readers since peft 0.10 know, and `model_type`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::pattern;
 use crate::error::{Error, Result};
 
-/// What a plain LoRA adapter says of itself.
-#[derive(Clone, Debug, PartialEq)]
+/// What a LoRA adapter says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdapterConfig {
     pub r: usize,
     /// The product is scaled by `alpha / r`.
@@ -16,6 +18,14 @@ pub struct AdapterConfig {
     pub dropout: f64,
     /// Suffixes of the adapted modules, sorted (`down_proj`, ...).
     pub target_modules: Vec<String>,
+    /// `layers_to_transform`; none: all of them.
+    pub layers: Option<Vec<usize>>,
+    /// Ranks of modules that are named by the end of their path.
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Alphas, likewise.
+    pub alpha_pattern: BTreeMap<String, f64>,
+    /// `use_rslora`: scaled by `alpha / sqrt(r)`.
+    pub rslora: bool,
     /// `base_model_name_or_path`.
     pub base_model: Option<String>,
     /// `mistral`, `gemma` or `llama`: asked for by Workers AI, unknown to peft, which does not mind.
@@ -23,9 +33,16 @@ pub struct AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// What the product of the factors is multiplied by.
-    pub fn scale(&self) -> f32 {
-        (self.alpha / self.r as f64) as f32
+    /// The rank of a module's pair.
+    pub fn rank(&self, module: &str) -> usize {
+        pattern::find(&self.rank_pattern, module).unwrap_or(self.r)
+    }
+
+    /// What the product of a module's factors is multiplied by.
+    pub fn scale(&self, module: &str) -> f32 {
+        let alpha = pattern::find(&self.alpha_pattern, module).unwrap_or(self.alpha);
+        let rank = self.rank(module) as f64;
+        (alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
     }
 
     pub(super) fn load(path: &Path) -> Result<Self> {
@@ -61,6 +78,15 @@ impl AdapterConfig {
             .ok_or_else(|| missing("target_modules"))?;
         target_modules.sort();
         target_modules.dedup();
+        let whole = |value: &Value| value.as_u64().map(|n| n as usize);
+        let layers = match map.get("layers_to_transform") {
+            None | Some(Value::Null) => None,
+            Some(Value::Array(list)) => Some(list.iter().map(whole).collect::<Option<Vec<_>>>()),
+            Some(one) => Some(whole(one).map(|one| vec![one])),
+        };
+        let layers = layers
+            .map(|layers| layers.ok_or_else(|| missing("layers_to_transform")))
+            .transpose()?;
         Ok(Self {
             r,
             alpha: map
@@ -72,6 +98,12 @@ impl AdapterConfig {
                 .and_then(Value::as_f64)
                 .unwrap_or(0.0),
             target_modules,
+            layers,
+            rank_pattern: values(map, "rank_pattern", |r| whole(r).filter(|r| *r > 0))
+                .ok_or_else(|| missing("rank_pattern"))?,
+            alpha_pattern: values(map, "alpha_pattern", Value::as_f64)
+                .ok_or_else(|| missing("alpha_pattern"))?,
+            rslora: map.get("use_rslora") == Some(&Value::Bool(true)),
             base_model: text("base_model_name_or_path"),
             model_type: text("model_type"),
         })
@@ -82,13 +114,18 @@ impl AdapterConfig {
         let mut targets = self.target_modules.clone();
         targets.sort();
         targets.dedup();
+        let alphas: Map<String, Value> = self
+            .alpha_pattern
+            .iter()
+            .map(|(key, alpha)| (key.clone(), number(*alpha)))
+            .collect();
         let mut root = json!({
-            "alpha_pattern": {}, "auto_mapping": null, "base_model_name_or_path": self.base_model, "bias": "none",
+            "alpha_pattern": alphas, "auto_mapping": null, "base_model_name_or_path": self.base_model, "bias": "none",
             "fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layer_replication": null,
-            "layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": number(self.alpha),
+            "layers_pattern": null, "layers_to_transform": self.layers, "loftq_config": {}, "lora_alpha": number(self.alpha),
             "lora_dropout": self.dropout, "megatron_config": null, "megatron_core": "megatron.core",
-            "modules_to_save": null, "peft_type": "LORA", "r": self.r, "rank_pattern": {}, "revision": null,
-            "target_modules": targets, "task_type": "CAUSAL_LM", "use_dora": false, "use_rslora": false,
+            "modules_to_save": null, "peft_type": "LORA", "r": self.r, "rank_pattern": self.rank_pattern, "revision": null,
+            "target_modules": targets, "task_type": "CAUSAL_LM", "use_dora": false, "use_rslora": self.rslora,
         });
         if let Some(model_type) = &self.model_type {
             root["model_type"] = json!(model_type);
@@ -96,6 +133,21 @@ impl AdapterConfig {
         root.sort_all_objects();
         serde_json::to_string_pretty(&root).expect("a JSON value is JSON")
     }
+}
+
+/// A pattern's values by key; absent is empty.
+fn values<T>(
+    map: &Map<String, Value>,
+    key: &str,
+    value: impl Fn(&Value) -> Option<T>,
+) -> Option<BTreeMap<String, T>> {
+    let Some(pattern) = map.get(key).filter(|pattern| !pattern.is_null()) else {
+        return Some(BTreeMap::new());
+    };
+    let pairs = pattern.as_object()?.iter();
+    pairs
+        .map(|(key, v)| Some((key.clone(), value(v)?)))
+        .collect()
 }
 
 /// peft writes a whole alpha as an integer, and older readers ask for one.
@@ -107,12 +159,14 @@ fn number(value: f64) -> Value {
     }
 }
 
-/// Keys that say nothing about the maths of a plain LoRA adapter.
-const NEUTRAL: &[&str] = &[
+/// Keys that are read, and those that say nothing about the maths of a LoRA adapter.
+const KNOWN: &[&str] = &[
+    "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
     "inference_mode",
     "init_lora_weights",
+    "layers_to_transform",
     "lora_alpha",
     "lora_dropout",
     "megatron_config",
@@ -121,9 +175,11 @@ const NEUTRAL: &[&str] = &[
     "peft_version",
     "qalora_group_size",
     "r",
+    "rank_pattern",
     "revision",
     "target_modules",
     "task_type",
+    "use_rslora",
     "ensure_weight_tying",
     "loftq_config",
     "layers_pattern",
@@ -131,12 +187,12 @@ const NEUTRAL: &[&str] = &[
     "exclude_modules",
 ];
 
-/// Anything set that plain LoRA does not have.
+/// Anything set that changes the maths and is not known here.
 fn refuse(map: &Map<String, Value>) -> Result<()> {
-    let mend = "only plain LoRA adapters are read";
+    let mend = "train it again without: LoRA with rsLoRA, layers and patterns is what is read";
     for (key, value) in map {
         let plain = match key.as_str() {
-            key if NEUTRAL.contains(&key) => true,
+            key if KNOWN.contains(&key) => true,
             "peft_type" => value == "LORA",
             "bias" => value == "none",
             _ => match value {

@@ -1,10 +1,11 @@
 //! PEFT adapter folders: `adapter_config.json` and `adapter_model.safetensors`, read and written.
 //!
-//! Promises peft's tensor names, shapes and config keys; what changes the maths and is not plain LoRA is
-//! refused by name. It must not know how adapters are trained.
+//! Promises peft's tensor names, shapes and config keys; what changes the maths and is not known
+//! here is refused by name. It must not know how adapters are trained.
 
 mod config;
 mod merge;
+pub(crate) mod pattern;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -110,10 +111,13 @@ impl PeftAdapter {
             * dtype.size()
     }
 
-    /// Every pair has the config's rank, and every module one of its suffixes.
+    /// Every pair has the rank that the config gives it, and every module one of its suffixes.
     fn check(&self) -> Result<()> {
-        let r = self.config.r;
+        let modules: Vec<String> = self.pairs.keys().cloned().collect();
+        pattern::check("rank_pattern", &self.config.rank_pattern, &modules)?;
+        pattern::check("alpha_pattern", &self.config.alpha_pattern, &modules)?;
         for (module, pair) in &self.pairs {
+            let r = self.config.rank(module);
             if pair.a.rows() != r || pair.b.cols() != r {
                 let found = format!("[{}, in] and [out, {}]", pair.a.rows(), pair.b.cols());
                 return Err(Error::shape(
@@ -122,8 +126,7 @@ impl PeftAdapter {
                     found,
                 ));
             }
-            let matches =
-                |target: &String| module == target || module.ends_with(&format!(".{target}"));
+            let matches = |target: &String| pattern::names(target, module);
             if !self.config.target_modules.iter().any(matches) {
                 let expected = self.config.target_modules.join(", ");
                 return Err(Error::shape("the modules of an adapter", expected, module));

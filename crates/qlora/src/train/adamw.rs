@@ -4,6 +4,8 @@
 //! p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)`. Also the norm of a gradient, summed in
 //! a fixed order.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::config::TrainConfig;
@@ -28,27 +30,35 @@ impl AdamW {
         }
     }
 
-    /// One step; the gradient is scaled by `factor` first (clipping).
+    /// One step; the gradient is scaled by `factor` first (clipping). `rates` covers the values, part by part.
     pub(super) fn step(
         &mut self,
         values: &mut [f32],
         gradient: &[f32],
         factor: f32,
-        lr: f64,
+        rates: &[(Range<usize>, f64)],
         config: &TrainConfig,
     ) {
-        let update = self.next(factor, lr, config);
-        values
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .zip(self.first.par_chunks_mut(CHUNK))
-            .zip(self.second.par_chunks_mut(CHUNK))
-            .for_each(|(((p, g), m), v)| update.apply(p, g, m, v));
+        self.steps += 1;
+        for (part, lr) in rates {
+            let update = self.update(factor, *lr, config);
+            values[part.clone()]
+                .par_chunks_mut(CHUNK)
+                .zip(gradient[part.clone()].par_chunks(CHUNK))
+                .zip(self.first[part.clone()].par_chunks_mut(CHUNK))
+                .zip(self.second[part.clone()].par_chunks_mut(CHUNK))
+                .for_each(|(((p, g), m), v)| update.apply(p, g, m, v));
+        }
     }
 
     /// Counts a step and gives its numbers; whoever holds the moments applies them.
+    #[cfg(feature = "cuda")]
     pub(crate) fn next(&mut self, factor: f32, lr: f64, config: &TrainConfig) -> Update {
         self.steps += 1;
+        self.update(factor, lr, config)
+    }
+
+    fn update(&self, factor: f32, lr: f64, config: &TrainConfig) -> Update {
         let (b1, b2) = config.betas;
         let t = self.steps as f64;
         Update {
@@ -119,7 +129,7 @@ mod tests {
         let gradients = [[0.3f32, -2.0], [0.1, 4.0]];
         let (mut p, mut m, mut v) = ([0.5f64, -1.0], [0.0f64; 2], [0.0f64; 2]);
         for (t, g) in gradients.iter().enumerate() {
-            adam.step(&mut values, g, 0.5, 0.01, &config);
+            adam.step(&mut values, g, 0.5, &[(0..2, 0.01)], &config);
             for i in 0..2 {
                 let g = 0.5 * f64::from(g[i]);
                 p[i] *= 1.0 - 0.01 * 0.1;

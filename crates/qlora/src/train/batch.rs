@@ -16,7 +16,7 @@ const SHORTEST_PREFIX: usize = 8;
 const PATTERNS: usize = 16;
 
 /// One training example.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Example {
     /// Its name, for messages and for dropout.
     pub id: String,
@@ -24,6 +24,8 @@ pub struct Example {
     pub ids: Vec<u32>,
     /// For each id, whether it is to be predicted from those before it.
     pub labels: Vec<bool>,
+    /// How much it counts in the mean, beside other examples; usually 1.
+    pub weight: f64,
 }
 
 impl Example {
@@ -43,7 +45,7 @@ impl Example {
         first.unwrap_or(0)
     }
 
-    /// What its ids predict, each with the same weight; token places count from `base`, after `prefix`
+    /// What its ids predict, each with the same weight, times its own; token places count from `base`, after `prefix`
     /// ids that stand elsewhere.
     pub(crate) fn predicts(
         &self,
@@ -51,6 +53,7 @@ impl Example {
         base: usize,
         weight: f32,
     ) -> impl Iterator<Item = Predicts> + '_ {
+        let weight = weight * self.weight as f32;
         (1..self.ids.len())
             .filter(|i| self.labels[*i])
             .map(move |i| Predicts {
@@ -81,6 +84,12 @@ impl Example {
             return refuse(
                 format!("holds id `{id}`, and the model has {vocab}"),
                 "encode it with the model's own tokenizer",
+            );
+        }
+        if !(self.weight.is_finite() && self.weight > 0.0) {
+            return refuse(
+                format!("has the weight `{}`", self.weight),
+                "use a positive number, or leave the example out",
             );
         }
         if self.labelled() == 0 {
@@ -198,6 +207,7 @@ mod tests {
             id: String::new(),
             ids,
             labels,
+            weight: 1.0,
         }
     }
 
@@ -267,6 +277,7 @@ mod tests {
             id: "row-7".to_owned(),
             ids,
             labels,
+            weight: 1.0,
         };
         assert_eq!(
             fault(named(vec![1, 2], vec![true])),

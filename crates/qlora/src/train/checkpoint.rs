@@ -1,4 +1,4 @@
-//! A training run on disk: adapter, moments, best adapter and everything the loop knows, in one
+//! A training run on disk: adapter, moments, best adapters and everything the loop knows, in one
 //! safetensors file that is replaced by a rename. After a crash there is the old one or the new one.
 //!
 //! A checkpoint carries the fingerprint of the run it belongs to, and is refused by any other. It is
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 const NAME: &str = "checkpoint.safetensors";
 const STATE: &str = "tunesmith.state";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the loop knows besides tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub(super) struct LoopState {
     pub(super) steps: Vec<StepRecord>,
     pub(super) validations: Vec<Validation>,
     pub(super) best: Option<Validation>,
+    /// The validations whose adapters are kept, best first.
+    pub(super) kept: Vec<Validation>,
     /// Validations since the best one.
     pub(super) stale: u32,
     /// The validations had stopped getting better.
@@ -42,6 +44,7 @@ impl LoopState {
             steps: Vec::new(),
             validations: Vec::new(),
             best: None,
+            kept: Vec::new(),
             stale: 0,
             stopped: false,
         }
@@ -59,8 +62,8 @@ pub(super) struct Progress {
     pub(super) state: LoopState,
     pub(super) values: Vec<f32>,
     pub(super) adam: AdamW,
-    /// The adapter of the best validation, where it is wanted.
-    pub(super) best: Option<Vec<f32>>,
+    /// The adapters of [`LoopState::kept`].
+    pub(super) kept: Vec<Vec<f32>>,
 }
 
 fn path(dir: &Path) -> PathBuf {
@@ -76,19 +79,23 @@ pub(super) fn save(dir: &Path, progress: &Progress) -> Result<()> {
     )]
     let metadata = std::collections::HashMap::from([(STATE.to_owned(), state)]);
     let mut parts = vec![
-        ("adam.first", bytes(&progress.adam.first)),
-        ("adam.second", bytes(&progress.adam.second)),
-        ("adapter", bytes(&progress.values)),
+        ("adam.first".to_owned(), bytes(&progress.adam.first)),
+        ("adam.second".to_owned(), bytes(&progress.adam.second)),
+        ("adapter".to_owned(), bytes(&progress.values)),
     ];
-    if let Some(best) = &progress.best {
-        parts.push(("best", bytes(best)));
+    for (place, values) in progress.kept.iter().enumerate() {
+        parts.push((kept(place), bytes(values)));
     }
     let views = parts.iter().map(|(name, bytes)| {
         let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
-        (*name, view.expect("four bytes per value"))
+        (name.as_str(), view.expect("four bytes per value"))
     });
     let data = safetensors::serialize(views, Some(metadata)).expect("names and shapes are valid");
     replace(dir, &data)
+}
+
+fn kept(place: usize) -> String {
+    format!("kept.{place}")
 }
 
 fn replace(dir: &Path, data: &[u8]) -> Result<()> {
@@ -148,15 +155,11 @@ pub(super) fn load(dir: &Path, fingerprint: u64, len: usize) -> Result<Option<Pr
         second: tensor("adam.second")?,
         steps: state.done(),
     };
-    let best = tensors
-        .names()
-        .contains(&"best")
-        .then(|| tensor("best"))
-        .transpose()?;
+    let places = 0..state.kept.len();
     Ok(Some(Progress {
         values: tensor("adapter")?,
         adam,
-        best,
+        kept: places.map(|p| tensor(&kept(p))).collect::<Result<_>>()?,
         state,
     }))
 }
@@ -204,6 +207,7 @@ mod tests {
             step: 3,
             loss: 1.0 / 3.0,
         }];
+        state.kept = vec![state.validations[0].clone(); 2];
         Progress {
             state,
             values: vec![1.0, f32::MIN_POSITIVE, -0.0],
@@ -212,7 +216,7 @@ mod tests {
                 second: vec![1e-30, 0.0, 2.0],
                 steps: 0,
             },
-            best: Some(vec![4.0, 5.0, 6.0]),
+            kept: vec![vec![4.0, 5.0, 6.0], vec![7.0, 8.0, 9.0]],
         }
     }
 

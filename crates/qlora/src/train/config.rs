@@ -56,13 +56,21 @@ pub struct TrainConfig {
     pub max_steps: Option<u64>,
     /// Examples per optimizer step. An epoch's last batch may be smaller.
     pub batch: usize,
+    /// Most ids of a step's examples, shared prefixes counted once a row; a longer one stands alone.
+    pub batch_tokens: Option<usize>,
     /// Most examples in memory at a time; changes memory and nothing else.
     pub micro_batch: Option<usize>,
     /// Peak learning rate.
     pub lr: f64,
+    /// The rate of B over that of A (LoRA+, Hayou et al. 2024).
+    pub lora_plus: f64,
     pub schedule: Schedule,
+    /// Share of the peak rate that is left at the end of the schedule.
+    pub lr_end: f64,
     /// Share of the steps over which the rate rises from zero.
     pub warmup_ratio: f64,
+    /// The same as a number of steps; it wins over the share.
+    pub warmup_steps: Option<u64>,
     pub weight_decay: f64,
     /// AdamW's decay rates of the first and second moment.
     pub betas: (f64, f64),
@@ -82,6 +90,8 @@ pub struct TrainConfig {
     pub early_stop: Option<u32>,
     /// Return the adapter of the best validation instead of the last one.
     pub keep_best: bool,
+    /// Adapters of the best validations that the report holds.
+    pub keep: usize,
     /// Compute what all examples of a batch start with once.
     pub shared_prefix: bool,
     /// Bytes of activations kept at a time; more are computed twice or in micro-batches.
@@ -95,10 +105,14 @@ impl Default for TrainConfig {
             epochs: 1,
             max_steps: None,
             batch: 8,
+            batch_tokens: None,
             micro_batch: None,
             lr: 2e-4,
+            lora_plus: 1.0,
             schedule: Schedule::Cosine,
+            lr_end: 0.0,
             warmup_ratio: 0.05,
+            warmup_steps: None,
             weight_decay: 0.01,
             betas: (0.9, 0.999),
             eps: 1e-8,
@@ -109,6 +123,7 @@ impl Default for TrainConfig {
             save_every: None,
             early_stop: None,
             keep_best: false,
+            keep: 0,
             shared_prefix: true,
             activation_bytes: 7 << 28,
             samples: None,
@@ -119,27 +134,34 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// Refuses settings that cannot hold.
     pub fn check(&self) -> Result<()> {
+        let mut faults = self
+            .optimizer_faults()
+            .into_iter()
+            .chain(self.loop_faults());
+        match faults.find(|(fault, ..)| *fault) {
+            Some((_, key, mend)) => Err(Error::Config {
+                what: format!("training setting `{key}` cannot hold"),
+                mend: mend.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn optimizer_faults(&self) -> [Fault; 9] {
         let positive = |v: f64| v.is_finite() && v >= 0.0;
-        let faults = [
-            (self.epochs == 0, "epochs", "train for at least one epoch"),
-            (
-                self.max_steps == Some(0),
-                "max_steps",
-                "train for at least one step, or leave it out",
-            ),
-            (
-                self.batch == 0,
-                "batch",
-                "use at least one example per step",
-            ),
-            (
-                self.micro_batch == Some(0),
-                "micro_batch",
-                "use at least one example, or leave it out",
-            ),
+        let share = |v: f64| (0.0..=1.0).contains(&v);
+        let beta = |v: f64| (0.0..1.0).contains(&v);
+        let betas = "use two numbers from 0 to below 1";
+        [
             (!positive(self.lr), "lr", "use a finite rate such as `2e-4`"),
             (
-                !(0.0..=1.0).contains(&self.warmup_ratio),
+                !(positive(self.lora_plus) && self.lora_plus > 0.0),
+                "lora_plus",
+                "use a positive ratio such as `16`, or 1 for one rate",
+            ),
+            (!share(self.lr_end), "lr_end", "use a share from 0 to 1"),
+            (
+                !share(self.warmup_ratio),
                 "warmup_ratio",
                 "use a share from 0 to 1",
             ),
@@ -148,16 +170,8 @@ impl TrainConfig {
                 "weight_decay",
                 "use a finite number such as `0.01`",
             ),
-            (
-                !(0.0..1.0).contains(&self.betas.0),
-                "betas",
-                "use two numbers from 0 to below 1",
-            ),
-            (
-                !(0.0..1.0).contains(&self.betas.1),
-                "betas",
-                "use two numbers from 0 to below 1",
-            ),
+            (!beta(self.betas.0), "betas", betas),
+            (!beta(self.betas.1), "betas", betas),
             (
                 !(positive(self.eps) && self.eps > 0.0),
                 "eps",
@@ -168,31 +182,42 @@ impl TrainConfig {
                 "clip",
                 "use a positive norm such as `1.0`, or leave it out",
             ),
+        ]
+    }
+
+    fn loop_faults(&self) -> [Fault; 8] {
+        let step = "use at least one step, or leave it out";
+        [
+            (self.epochs == 0, "epochs", "train for at least one epoch"),
+            (self.max_steps == Some(0), "max_steps", step),
             (
-                self.eval_every == Some(0),
-                "eval_every",
-                "use at least one step, or leave it out",
+                self.batch == 0,
+                "batch",
+                "use at least one example per step",
             ),
             (
-                self.save_every == Some(0),
-                "save_every",
-                "use at least one step, or leave it out",
+                self.batch_tokens == Some(0),
+                "batch_tokens",
+                "use at least one token, or leave it out",
             ),
+            (
+                self.micro_batch == Some(0),
+                "micro_batch",
+                "use at least one example, or leave it out",
+            ),
+            (self.eval_every == Some(0), "eval_every", step),
+            (self.save_every == Some(0), "save_every", step),
             (
                 self.early_stop == Some(0),
                 "early_stop",
                 "allow at least one validation, or leave it out",
             ),
-        ];
-        match faults.into_iter().find(|(fault, ..)| *fault) {
-            Some((_, key, mend)) => Err(Error::Config {
-                what: format!("training setting `{key}` cannot hold"),
-                mend: mend.to_owned(),
-            }),
-            None => Ok(()),
-        }
+        ]
     }
 }
+
+/// Whether a setting cannot hold, its name, and a mend.
+type Fault = (bool, &'static str, &'static str);
 
 #[cfg(test)]
 mod tests {
@@ -222,6 +247,27 @@ mod tests {
                     ..TrainConfig::default()
                 },
                 "clip",
+            ),
+            (
+                TrainConfig {
+                    lora_plus: 0.0,
+                    ..TrainConfig::default()
+                },
+                "lora_plus",
+            ),
+            (
+                TrainConfig {
+                    lr_end: 1.5,
+                    ..TrainConfig::default()
+                },
+                "lr_end",
+            ),
+            (
+                TrainConfig {
+                    batch_tokens: Some(0),
+                    ..TrainConfig::default()
+                },
+                "batch_tokens",
             ),
             (
                 TrainConfig {

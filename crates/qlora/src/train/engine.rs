@@ -152,7 +152,7 @@ impl Engine for Cpu<'_> {
     ) -> Result<()> {
         let shape = self.model.config();
         self.rope = Ropes::new(shape, longest);
-        self.budget = Some(Budget::new(shape, adapter.config().r, config));
+        self.budget = Some(Budget::new(shape, adapter.rank(), config));
         self.model.attach(adapter)
     }
 
@@ -183,7 +183,8 @@ impl Engine for Cpu<'_> {
         config: &TrainConfig,
     ) -> Result<()> {
         let grads = self.grads.take().expect("a step follows a gradient");
-        adam.step(adapter.values_mut(), grads.data(), factor, lr, config);
+        let rates = adapter.rates(lr, config.lora_plus);
+        adam.step(adapter.values_mut(), grads.data(), factor, &rates, config);
         self.pool.give(grads);
         self.model.attach(adapter)
     }

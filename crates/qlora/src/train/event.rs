@@ -90,4 +90,15 @@ pub struct TrainReport {
     pub stop: Stop,
     /// The step whose adapter was returned.
     pub returned_step: u64,
+    /// The adapters of the best validations, best first, as many as were asked for.
+    #[serde(skip)]
+    pub kept: Vec<Kept>,
+}
+
+/// A validation that was among the best, and the adapter that it judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    pub validation: Validation,
+    /// As [`Adapter::values`](crate::Adapter::values).
+    pub values: Vec<f32>,
 }

@@ -26,9 +26,9 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(model: &ModelConfig, r: usize, config: &TrainConfig) -> Self {
+    pub(super) fn new(model: &ModelConfig, rank: usize, config: &TrainConfig) -> Self {
         Self {
-            whole: 4 * (model.layers * kept_values(model, r)) as u64,
+            whole: 4 * (model.layers * kept_values(model, rank)) as u64,
             inputs: 4 * (model.layers * model.hidden) as u64,
             limit: config.activation_bytes,
             rows: config.micro_batch.unwrap_or(usize::MAX),
@@ -100,6 +100,7 @@ mod tests {
             id: String::new(),
             ids: vec![0; len],
             labels,
+            weight: 1.0,
         }
     }
 

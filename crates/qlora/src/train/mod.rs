@@ -10,14 +10,18 @@ mod checkpoint;
 mod config;
 mod engine;
 mod event;
+mod job;
+mod kept;
 mod memory;
+mod order;
 mod schedule;
 mod step;
 mod trainer;
 
 pub use batch::Example;
 pub use config::{LossMean, Samples, Schedule, TrainConfig};
-pub use event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
+pub use event::{Kept, StepRecord, Stop, TrainEvent, TrainReport, Validation};
+pub use job::TrainJob;
 pub use trainer::train;
 #[cfg(feature = "cuda")]
 pub use trainer::train_on_gpu;

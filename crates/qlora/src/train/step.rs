@@ -4,6 +4,7 @@
 //! the gradient of the prefix's keys and values; the prefix once backward. Every label's weight
 //! is known before the first of them runs, so the order and size of micro-batches change no weight.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::batch::{Example, Group};
@@ -43,13 +44,15 @@ pub(crate) struct Masks {
 /// What a batch cost and taught.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct BatchLoss {
-    /// Weighted sum over all labels; see [`LossMean::share`].
+    /// Sum over all labels, weighted by [`LossMean::share`] and by [`Example::weight`].
     pub(crate) sum: f64,
     /// Sum of the weights.
     pub(crate) over: f64,
     pub(crate) labels: u64,
     pub(crate) tokens: u64,
     pub(crate) separate_tokens: u64,
+    /// Of examples that do not weigh 1.
+    weights: BTreeMap<usize, f64>,
     /// Examples whose loss is not finite.
     pub(crate) broken: Vec<usize>,
 }
@@ -237,7 +240,10 @@ impl BatchLoss {
                 let example = &examples[*member];
                 let labels = example.labelled();
                 loss.labels += labels as u64;
-                loss.over += mean.share(labels) * labels as f64;
+                loss.over += example.weight * mean.share(labels) * labels as f64;
+                if example.weight != 1.0 {
+                    loss.weights.insert(*member, example.weight);
+                }
                 loss.tokens += (example.read() - group.prefix) as u64;
                 loss.separate_tokens += example.read() as u64;
             }
@@ -255,7 +261,8 @@ impl BatchLoss {
             if !sum.is_finite() {
                 self.broken.push(*member);
             }
-            self.sum += share * sum;
+            let weight = self.weights.get(member).unwrap_or(&1.0);
+            self.sum += weight * share * sum;
         }
     }
 
@@ -267,6 +274,7 @@ impl BatchLoss {
         self.labels += other.labels;
         self.tokens += other.tokens;
         self.separate_tokens += other.separate_tokens;
+        self.weights.extend(other.weights);
         self.broken.extend(other.broken);
     }
 

@@ -9,12 +9,15 @@ use super::step::{BatchLoss, Masks, Runner};
 use super::*;
 use crate::config::ModelConfig;
 use crate::error::Error;
-use crate::nn::adapter::{Adapter, LoraConfig, Target};
+use crate::nn::adapter::{Adapter, Target};
+use crate::nn::lora::LoraConfig;
 use crate::nn::model::Model;
 use crate::nn::model::tests::{tiny_config, tiny_model};
 use crate::nn::pool::Pool;
 use crate::nn::ropes::Ropes;
 use crate::ops::simd::tests::noise;
+
+mod options;
 
 static OFF: AtomicBool = AtomicBool::new(false);
 
@@ -25,6 +28,7 @@ fn adapter(config: &ModelConfig, targets: &[Target], dropout: f32) -> Adapter {
         dropout,
         targets: targets.to_vec(),
         seed: 5,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(config, &lora).unwrap();
     let values: Vec<f32> = noise(adapter.values().len(), 9)
@@ -50,6 +54,7 @@ fn examples(count: usize) -> Vec<Example> {
                 id: format!("row-{row}"),
                 ids,
                 labels,
+                weight: 1.0,
             }
         })
         .collect()
@@ -66,7 +71,7 @@ fn learn(
     model.attach(adapter).unwrap();
     let shape = model.config().clone();
     let rope = Ropes::new(&shape, 100);
-    let budget = Budget::new(&shape, adapter.config().r, config);
+    let budget = Budget::new(&shape, adapter.rank(), config);
     let runner = Runner {
         model,
         adapter,
@@ -309,26 +314,33 @@ fn run(
     until: u64,
     config: &TrainConfig,
 ) -> (Vec<u32>, Result<TrainReport, Error>) {
-    let shape = tiny_config();
-    let mut model = tiny_model(&shape);
-    let mut adapter = adapter(&shape, &Target::ALL, 0.1);
-    let all = examples(13);
+    let adapter = adapter(&tiny_config(), &Target::ALL, 0.1);
+    run_from(adapter, &examples(13), dir, until, config)
+}
+
+/// The same from any adapter, the last three examples held out.
+fn run_from(
+    mut adapter: Adapter,
+    all: &[Example],
+    dir: Option<&std::path::Path>,
+    until: u64,
+    config: &TrainConfig,
+) -> (Vec<u32>, Result<TrainReport, Error>) {
+    let mut model = tiny_model(&tiny_config());
     let cancel = AtomicBool::new(false);
     let mut sink = |event: TrainEvent| {
         if let TrainEvent::Step { record, .. } = event {
             cancel.store(record.step >= until, std::sync::atomic::Ordering::Relaxed);
         }
     };
-    let report = train(
-        &mut model,
-        &mut adapter,
-        &all[..10],
-        &all[10..],
-        config,
-        dir,
-        &mut sink,
-        &cancel,
-    );
+    let (train_on, val) = all.split_at(all.len() - 3);
+    let job = TrainJob {
+        val,
+        checkpoints: dir,
+        cancel: &cancel,
+        ..TrainJob::new(train_on, config)
+    };
+    let report = train(&mut model, &mut adapter, job, &mut sink);
     (
         adapter.values().iter().map(|v| v.to_bits()).collect(),
         report,
@@ -455,12 +467,8 @@ fn a_nan_is_caught_at_its_step_with_its_row() {
     let error = train(
         &mut model,
         &mut adapter,
-        &all,
-        &[],
-        &config,
-        None,
+        TrainJob::new(&all, &config),
         &mut |_| {},
-        &OFF,
     )
     .unwrap_err();
     assert!(
@@ -494,12 +502,11 @@ fn samples_are_told_at_validations() {
     train(
         &mut model,
         &mut adapter,
-        &all[..4],
-        &all[4..],
-        &config,
-        None,
+        TrainJob {
+            val: &all[4..],
+            ..TrainJob::new(&all[..4], &config)
+        },
         &mut sink,
-        &OFF,
     )
     .unwrap();
     assert_eq!(heard, [(2, "greeting".to_owned(), 4)]);

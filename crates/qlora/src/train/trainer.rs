@@ -1,27 +1,27 @@
 //! The training loop, on one page: an epoch's order, a batch, its gradient, a step; now and then a
 //! validation, samples and a checkpoint.
 
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::adamw::{self, AdamW};
-use super::batch::{self, Example, Group};
-use super::checkpoint::{self, Fingerprint, LoopState, Progress};
-use super::config::TrainConfig;
+use super::batch::{self, Group};
+use super::checkpoint::{self, LoopState, Progress};
 use super::engine::{Cpu, Engine, Work};
 use super::event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
+use super::job::TrainJob;
+use super::kept;
+use super::order::Order;
 use super::schedule;
 use super::step::{BatchLoss, Masks};
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
 use crate::nn::model::Model;
 
-/// Trains `adapter` on `train`, judging it on `val`.
+/// Trains `adapter` on the job's examples, judging it on the held-out ones.
 ///
-/// Progress goes to `sink`. With `checkpoints`, the run can be stopped at any moment (also through
-/// `cancel`, which ends it with [`Error::Cancelled`]) and called again with the same arguments: it goes on
-/// where it was and ends with the same bytes as a run that was never stopped.
+/// Progress goes to `sink`. With a checkpoint folder, the run can be stopped at any moment (also by
+/// `cancel`) and called again with the same job: it goes on where it was and ends with the same bytes as a
+/// run that was never stopped.
 ///
 /// # Errors
 /// [`Error::Config`] for settings or examples that cannot hold, [`Error::NonFinite`] at the step that
@@ -29,24 +29,10 @@ use crate::nn::model::Model;
 pub fn train(
     model: &mut Model,
     adapter: &mut Adapter,
-    train: &[Example],
-    val: &[Example],
-    config: &TrainConfig,
-    checkpoints: Option<&Path>,
+    job: TrainJob<'_>,
     sink: &mut dyn FnMut(TrainEvent),
-    cancel: &AtomicBool,
 ) -> Result<TrainReport> {
-    let mut cpu = Cpu::new(model);
-    train_with(
-        &mut cpu,
-        adapter,
-        train,
-        val,
-        config,
-        checkpoints,
-        sink,
-        cancel,
-    )
+    train_with(&mut Cpu::new(model), adapter, job, sink)
 }
 
 /// The same on a GPU; a run can only go on where it was on the same kind of card with the same driver.
@@ -57,45 +43,20 @@ pub fn train(
 pub fn train_on_gpu(
     engine: &mut crate::cuda::CudaEngine,
     adapter: &mut Adapter,
-    train: &[Example],
-    val: &[Example],
-    config: &TrainConfig,
-    checkpoints: Option<&Path>,
+    job: TrainJob<'_>,
     sink: &mut dyn FnMut(TrainEvent),
-    cancel: &AtomicBool,
 ) -> Result<TrainReport> {
-    train_with(
-        engine,
-        adapter,
-        train,
-        val,
-        config,
-        checkpoints,
-        sink,
-        cancel,
-    )
+    train_with(engine, adapter, job, sink)
 }
 
 fn train_with(
     engine: &mut dyn Engine,
     adapter: &mut Adapter,
-    train: &[Example],
-    val: &[Example],
-    config: &TrainConfig,
-    checkpoints: Option<&Path>,
+    job: TrainJob<'_>,
     sink: &mut dyn FnMut(TrainEvent),
-    cancel: &AtomicBool,
 ) -> Result<TrainReport> {
-    config.check()?;
-    let vocab = engine.config().vocab;
-    train.iter().chain(val).try_for_each(|e| e.check(vocab))?;
-    if train.is_empty() {
-        return Err(Error::Config {
-            what: "there are no training examples".to_owned(),
-            mend: "give at least one".to_owned(),
-        });
-    }
-    let mut run = Run::start(engine, adapter, train, val, config, checkpoints, cancel)?;
+    job.check(engine.config().vocab)?;
+    let mut run = Run::start(engine, adapter, job)?;
     run.announce(sink)?;
     let outcome = run.all_steps(sink);
     if outcome.is_err() && run.unsaved {
@@ -109,13 +70,9 @@ fn train_with(
 struct Run<'a> {
     engine: &'a mut dyn Engine,
     adapter: &'a mut Adapter,
-    train: &'a [Example],
-    val: &'a [Example],
+    job: TrainJob<'a>,
+    order: Order<'a>,
     val_groups: Vec<Group>,
-    config: &'a TrainConfig,
-    checkpoints: Option<&'a Path>,
-    cancel: &'a AtomicBool,
-    longest: usize,
     total: u64,
     progress: Progress,
     /// Something has happened since the newest checkpoint.
@@ -126,20 +83,14 @@ impl<'a> Run<'a> {
     fn start(
         engine: &'a mut dyn Engine,
         adapter: &'a mut Adapter,
-        train: &'a [Example],
-        val: &'a [Example],
-        config: &'a TrainConfig,
-        checkpoints: Option<&'a Path>,
-        cancel: &'a AtomicBool,
+        job: TrainJob<'a>,
     ) -> Result<Self> {
-        let per_epoch = train.len().div_ceil(config.batch) as u64;
-        let total = config
-            .max_steps
-            .unwrap_or(u64::MAX)
-            .min(per_epoch * config.epochs as u64);
-        let fingerprint = fingerprint(engine, adapter, train, val, config);
+        let config = job.config;
+        let order = job.order();
+        let fingerprint = job.fingerprint(engine, adapter);
         let len = adapter.values().len();
-        let stored = checkpoints
+        let stored = job
+            .checkpoints
             .map(|dir| checkpoint::load(dir, fingerprint, len))
             .transpose()?
             .flatten();
@@ -147,29 +98,19 @@ impl<'a> Run<'a> {
             state: LoopState::new(fingerprint),
             values: adapter.values().to_vec(),
             adam: AdamW::new(len),
-            best: None,
+            kept: Vec::new(),
         });
         adapter.values_mut().copy_from_slice(&progress.values);
-        let longest = train
-            .iter()
-            .chain(val)
-            .map(|e| e.ids.len())
-            .max()
-            .unwrap_or(0);
-        engine.begin(adapter, &progress.adam, longest, config)?;
-        let everything: Vec<usize> = (0..val.len()).collect();
+        engine.begin(adapter, &progress.adam, job.longest(), config)?;
+        let everything: Vec<usize> = (0..job.val.len()).collect();
         Ok(Self {
-            val_groups: batch::group(val, &everything, config.shared_prefix),
+            val_groups: batch::group(job.val, &everything, config.shared_prefix),
             unsaved: false,
-            longest,
             engine,
             adapter,
-            train,
-            val,
-            config,
-            checkpoints,
-            cancel,
-            total,
+            job,
+            total: order.steps(),
+            order,
             progress,
         })
     }
@@ -180,12 +121,12 @@ impl<'a> Run<'a> {
         for step in done..self.total {
             let groups = self.groups(step);
             let work = Work {
-                examples: self.train,
+                examples: self.job.train,
                 groups: &groups,
                 masks: self.masks(step),
-                mean: self.config.loss,
-                micro_batch: self.config.micro_batch,
-                cancel: self.cancel,
+                mean: self.job.config.loss,
+                micro_batch: self.job.config.micro_batch,
+                cancel: self.job.cancel,
             };
             let peak = self.engine.activation_bytes(work)?;
             activation_bytes = peak.max(activation_bytes);
@@ -194,8 +135,8 @@ impl<'a> Run<'a> {
         sink(TrainEvent::Started {
             steps: self.total,
             trainable: self.adapter.values().len(),
-            examples: self.train.len(),
-            validation: self.val.len(),
+            examples: self.job.train.len(),
+            validation: self.job.val.len(),
             resumed: done,
             weight_bytes: self.engine.weight_bytes(),
             // Values, their copy beside the weights, gradient and two moments.
@@ -229,12 +170,12 @@ impl<'a> Run<'a> {
             .validations
             .last()
             .is_some_and(|v| v.step == step);
-        if !self.val.is_empty() && due(self.config.eval_every) && !judged {
+        if !self.job.val.is_empty() && due(self.job.config.eval_every) && !judged {
             self.validate(sink)?;
             self.sample(sink)?;
             self.unsaved = true;
         }
-        if self.unsaved && (due(self.config.save_every) || self.progress.state.stopped) {
+        if self.unsaved && (due(self.job.config.save_every) || self.progress.state.stopped) {
             self.save(sink)?;
         }
         Ok(())
@@ -242,18 +183,15 @@ impl<'a> Run<'a> {
 
     /// The batch of a step: a slice of its epoch's order.
     fn groups(&self, step: u64) -> Vec<Group> {
-        let per_epoch = self.train.len().div_ceil(self.config.batch) as u64;
-        let order = batch::order(self.train.len(), self.config.seed, step / per_epoch);
-        let from = (step % per_epoch) as usize * self.config.batch;
-        let to = (from + self.config.batch).min(order.len());
-        batch::group(self.train, &order[from..to], self.config.shared_prefix)
+        let batch = self.order.batch(step);
+        batch::group(self.job.train, &batch, self.job.config.shared_prefix)
     }
 
     fn masks(&self, step: u64) -> Option<Masks> {
         let rate = self.adapter.config().dropout;
         (rate > 0.0).then_some(Masks {
             rate,
-            seed: self.config.seed,
+            seed: self.job.config.seed,
             step,
         })
     }
@@ -263,23 +201,23 @@ impl<'a> Run<'a> {
         let step = self.progress.state.done();
         let groups = self.groups(step);
         let work = Work {
-            examples: self.train,
+            examples: self.job.train,
             groups: &groups,
             masks: self.masks(step),
-            mean: self.config.loss,
-            micro_batch: self.config.micro_batch,
-            cancel: self.cancel,
+            mean: self.job.config.loss,
+            micro_batch: self.job.config.micro_batch,
+            cancel: self.job.cancel,
         };
         let (loss, norm) = self.engine.learn(self.adapter, work)?;
         self.check_finite(step, &loss, norm, &groups)?;
-        let lr = schedule::rate(self.config, step, self.total);
-        let factor = adamw::clip_factor(norm, self.config.clip);
+        let lr = schedule::rate(self.job.config, step, self.total);
+        let factor = adamw::clip_factor(norm, self.job.config.clip);
         self.engine.step(
             self.adapter,
             &mut self.progress.adam,
             factor,
             lr,
-            self.config,
+            self.job.config,
         )?;
         let record = StepRecord {
             step: step + 1,
@@ -315,7 +253,7 @@ impl<'a> Run<'a> {
         };
         let rows = named
             .into_iter()
-            .map(|i: usize| self.train[i].id.clone())
+            .map(|i: usize| self.job.train[i].id.clone())
             .collect();
         Err(Error::NonFinite {
             step: step + 1,
@@ -326,12 +264,12 @@ impl<'a> Run<'a> {
     fn validate(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let begun = Instant::now();
         let work = Work {
-            examples: self.val,
+            examples: self.job.val,
             groups: &self.val_groups,
             masks: None,
-            mean: self.config.loss,
-            micro_batch: self.config.micro_batch,
-            cancel: self.cancel,
+            mean: self.job.config.loss,
+            micro_batch: self.job.config.micro_batch,
+            cancel: self.job.cancel,
         };
         let loss = self.engine.judge(self.adapter, work)?;
         let state = &mut self.progress.state;
@@ -341,18 +279,20 @@ impl<'a> Run<'a> {
         };
         let best = state.best.as_ref().is_none_or(|b| record.loss < b.loss);
         state.stale = if best { 0 } else { state.stale + 1 };
-        state.stopped = self
-            .config
-            .early_stop
-            .is_some_and(|patience| state.stale >= patience);
+        let patience = self.job.config.early_stop;
+        state.stopped = patience.is_some_and(|patience| state.stale >= patience);
         if best {
-            self.engine.fetch(self.adapter, &mut self.progress.adam)?;
-            let state = &mut self.progress.state;
             state.best = Some(record.clone());
-            self.progress.best = self
-                .config
-                .keep_best
-                .then(|| self.adapter.values().to_vec());
+        }
+        if let Some(place) = kept::place(&state.kept, &record, self.job.config) {
+            self.engine.fetch(self.adapter, &mut self.progress.adam)?;
+            kept::put(
+                &mut self.progress,
+                place,
+                &record,
+                self.adapter,
+                self.job.config,
+            );
         }
         self.progress.state.validations.push(record.clone());
         sink(TrainEvent::Validated {
@@ -364,7 +304,7 @@ impl<'a> Run<'a> {
     }
 
     fn sample(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
-        let Some(samples) = &self.config.samples else {
+        let Some(samples) = &self.job.config.samples else {
             return Ok(());
         };
         let prompts: Vec<Vec<u32>> = samples.prompts.iter().map(|(_, ids)| ids.clone()).collect();
@@ -382,7 +322,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
-        let Some(dir) = self.checkpoints else {
+        let Some(dir) = self.job.checkpoints else {
             return Ok(());
         };
         self.engine.fetch(self.adapter, &mut self.progress.adam)?;
@@ -398,14 +338,16 @@ impl<'a> Run<'a> {
     fn finish(mut self) -> Result<TrainReport> {
         self.engine.fetch(self.adapter, &mut self.progress.adam)?;
         let Progress {
-            state, best, adam, ..
+            state, kept, adam, ..
         } = self.progress;
+        let kept = kept::pairs(&state.kept, kept);
         let mut returned_step = state.done();
-        if let (Some(values), Some(validation)) = (best, &state.best) {
-            self.adapter.values_mut().copy_from_slice(&values);
+        if let (Some(best), true) = (kept.first(), self.job.config.keep_best) {
+            self.adapter.values_mut().copy_from_slice(&best.values);
+            let longest = self.job.longest();
             self.engine
-                .begin(self.adapter, &adam, self.longest, self.config)?;
-            returned_step = validation.step;
+                .begin(self.adapter, &adam, longest, self.job.config)?;
+            returned_step = best.validation.step;
         }
         let stop = if state.stopped && state.done() < self.total {
             Stop::Early
@@ -418,44 +360,7 @@ impl<'a> Run<'a> {
             best: state.best,
             stop,
             returned_step,
+            kept: kept.into_iter().take(self.job.config.keep).collect(),
         })
     }
-}
-
-/// All that changes the bits of a run. How often it saves, validates for show, or holds rows is not in it
-/// unless it changes the result.
-fn fingerprint(
-    engine: &dyn Engine,
-    adapter: &Adapter,
-    train: &[Example],
-    val: &[Example],
-    config: &TrainConfig,
-) -> u64 {
-    let mut print = Fingerprint::new();
-    let settings = TrainConfig {
-        save_every: None,
-        samples: None,
-        ..config.clone()
-    };
-    print.add(format!("{settings:?} {:?} {:?}", adapter.config(), engine.config()).as_bytes());
-    print.add(engine.numerics().as_bytes());
-    for value in engine.print().iter().chain(adapter.values()) {
-        print.add(&value.to_le_bytes());
-    }
-    for (part, examples) in [("train", train), ("val", val)] {
-        print.add(part.as_bytes());
-        for example in examples {
-            print.add(example.id.as_bytes());
-            let ids: Vec<u8> = example.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-            print.add(&ids);
-            print.add(
-                &example
-                    .labels
-                    .iter()
-                    .map(|l| u8::from(*l))
-                    .collect::<Vec<_>>(),
-            );
-        }
-    }
-    print.finish()
 }

@@ -46,7 +46,7 @@ fn the_config_has_pefts_keys_and_values_and_the_model_type() {
         (
             adapter.config.r,
             adapter.config.alpha,
-            adapter.config.scale()
+            adapter.config.scale("model.layers.0.self_attn.q_proj")
         ),
         (16, 32.0, 2.0)
     );
@@ -99,7 +99,7 @@ fn merging_gives_the_weights_that_peft_merged() {
     for (module, pair) in &adapter.pairs {
         let name = format!("{module}.weight");
         let mut weight = base.tensor(&name).unwrap();
-        merge(&mut weight, pair, adapter.config.scale()).unwrap();
+        merge(&mut weight, pair, adapter.config.scale(module)).unwrap();
         for (ours, theirs) in weight.data().iter().zip(merged.floats(&name)) {
             assert!((ours - theirs).abs() <= 1e-6, "{name}: {ours} {theirs}");
         }
@@ -107,7 +107,7 @@ fn merging_gives_the_weights_that_peft_merged() {
 }
 
 #[test]
-fn what_is_not_plain_lora_is_refused_by_name() {
+fn what_changes_the_maths_and_is_not_known_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let config = json_file(&golden("peft_tiny4_cf/adapter_config.json"));
     std::fs::copy(
@@ -117,16 +117,10 @@ fn what_is_not_plain_lora_is_refused_by_name() {
     .unwrap();
     for (key, value, shown) in [
         ("use_dora", json!(true), "`use_dora: true`"),
-        ("use_rslora", json!(true), "`use_rslora: true`"),
         (
             "modules_to_save",
             json!(["lm_head"]),
             "`modules_to_save: [\"lm_head\"]`",
-        ),
-        (
-            "rank_pattern",
-            json!({"q_proj": 4}),
-            "`rank_pattern: {\"q_proj\":4}`",
         ),
         ("bias", json!("all"), "`bias: \"all\"`"),
         ("lora_bias", json!(true), "`lora_bias: true`"),
@@ -156,6 +150,50 @@ fn what_is_not_plain_lora_is_refused_by_name() {
     );
 }
 
+/// What peft writes for rsLoRA, patterns and layers comes back as it was, key for key.
+#[test]
+fn the_options_that_peft_saved_are_read_and_written_alike() {
+    for case in ["subset", "layers", "rslora", "patterns", "patterns_rslora"] {
+        let theirs = golden(&format!("peft-options/{case}"));
+        let adapter = PeftAdapter::load(&theirs).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        adapter.save(folder.path(), Dtype::F32).unwrap();
+        assert_eq!(PeftAdapter::load(folder.path()).unwrap(), adapter, "{case}");
+        let (ours, theirs) = (
+            json_file(&folder.path().join("adapter_config.json")),
+            json_file(&theirs.join("adapter_config.json")),
+        );
+        for key in [
+            "r",
+            "lora_alpha",
+            "rank_pattern",
+            "alpha_pattern",
+            "use_rslora",
+            "layers_to_transform",
+        ] {
+            assert_eq!(ours[key], theirs[key], "{case}: {key}");
+        }
+    }
+}
+
+#[test]
+fn patterns_give_each_module_its_rank_and_scale() {
+    let config = PeftAdapter::load(&golden("peft-options/patterns_rslora"))
+        .unwrap()
+        .config;
+    let of = |module: &str| (config.rank(module), config.scale(module));
+    assert_eq!(
+        of("model.layers.0.self_attn.q_proj"),
+        (2, (8.0 / 2f64.sqrt()) as f32)
+    );
+    assert_eq!(of("model.layers.0.self_attn.o_proj"), (4, 8.0));
+    assert_eq!(of("model.layers.1.self_attn.o_proj"), (4, 4.0));
+    assert_eq!(
+        of("model.layers.1.mlp.down_proj"),
+        (8, (8.0 / 8f64.sqrt()) as f32)
+    );
+}
+
 #[test]
 fn values_that_sixteen_bits_cannot_hold_are_refused() {
     let pair = LoraPair {
@@ -167,8 +205,7 @@ fn values_that_sixteen_bits_cannot_hold_are_refused() {
         alpha: 2.5,
         dropout: 0.0,
         target_modules: vec!["q_proj".into()],
-        base_model: None,
-        model_type: None,
+        ..AdapterConfig::default()
     };
     let adapter = PeftAdapter {
         config,

@@ -4,9 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, train};
+use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, Generator, LoraConfig, Model, Quantization, Slot, Target};
 use safetensors::SafeTensors;
@@ -48,6 +47,7 @@ fn rows() -> Vec<Example> {
             id: format!("row-{own}"),
             ids,
             labels,
+            weight: 1.0,
         }
     };
     vec![row(23), row(17)]
@@ -103,12 +103,8 @@ fn gradient(model: &mut Model, start: &Adapter, settings: &TrainConfig) -> (f64,
     let report = train(
         model,
         &mut moved,
-        &rows(),
-        &[],
-        settings,
-        None,
+        TrainJob::new(&rows(), settings),
         &mut |_: TrainEvent| {},
-        &AtomicBool::new(false),
     )
     .unwrap();
     let moves = start.values().iter().zip(moved.values());
@@ -128,6 +124,7 @@ fn check(family: &str) {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 1,
+        ..LoraConfig::default()
     };
     let mut start = Adapter::new(model.config(), &lora).unwrap();
     for slot in start.slots().to_vec() {

@@ -2,11 +2,10 @@
 //! lose gradients silently), with grouped heads, biases and a window, through the public door.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::{D, Device, Result, Tensor, Var};
 use qlora::dtype::Dtype;
-use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, train};
+use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::{
     Activation, Adapter, Architecture, LayerAttention, LoraConfig, Matrix, Model, ModelConfig,
     Rope, Slot, Target,
@@ -253,6 +252,7 @@ fn examples() -> Vec<Example> {
             id: format!("row-{r}"),
             ids,
             labels,
+            weight: 1.0,
         }
     };
     (0..3).map(row).collect()
@@ -273,16 +273,11 @@ fn our_gradient(config: &ModelConfig, start: &Adapter) -> (f64, Vec<f32>) {
         ..TrainConfig::default()
     };
     let mut moved = start.clone();
-    let cancel = AtomicBool::new(false);
     let report = train(
         &mut model,
         &mut moved,
-        &examples(),
-        &[],
-        &settings,
-        None,
+        TrainJob::new(&examples(), &settings),
         &mut |_: TrainEvent| {},
-        &cancel,
     )
     .unwrap();
     assert!(
@@ -305,6 +300,7 @@ fn check(config: &ModelConfig) {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 1,
+        ..LoraConfig::default()
     };
     let mut start = Adapter::new(config, &lora).unwrap();
     let values: Vec<f32> = noise(start.values().len(), 2)

@@ -38,6 +38,7 @@ fn adapter(model: &qlora::ModelConfig) -> Adapter {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 1,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(model, &lora).unwrap();
     for (i, value) in adapter.values_mut().iter_mut().enumerate() {
@@ -119,7 +120,7 @@ fn f32_answers_are_the_cpu_s_with_wide_heads_and_a_window() {
     if without_gpu() {
         return;
     }
-    let dir = folder();
+    let dir = folder(64);
     for window in [None, Some(20)] {
         let path = dir.path().join("config.json");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -184,7 +185,7 @@ fn bf16_steps_are_near_and_run_to_the_same_bytes_every_way() {
     if without_gpu() {
         return;
     }
-    let dir = folder();
+    let dir = folder(64);
     let files = ModelFiles::open(dir.path()).unwrap();
     let tuned = adapter(&files.config().unwrap());
     let mut model = Model::load(&files, NF4).unwrap();

@@ -3,9 +3,8 @@
 //! Weights are drawn here as the reference drew them: no model is stored.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use qlora::train::{Example, TrainConfig, TrainReport, train};
+use qlora::train::{Example, TrainConfig, TrainJob, TrainReport, train};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, Dtype, LoraConfig, Model, ModelConfig, Quantization, Target};
 use safetensors::SafeTensors;
@@ -112,6 +111,7 @@ fn rows() -> Vec<Example> {
         id: format!("row-{at}"),
         ids: drawn[at * LENGTH..(at + 1) * LENGTH].to_vec(),
         labels: (0..LENGTH).map(|i| labelled.contains(&i)).collect(),
+        weight: 1.0,
     };
     vec![row(0, 70..LENGTH), row(1, 33..150)]
 }
@@ -123,6 +123,7 @@ fn start(size: usize, model: &ModelConfig) -> Adapter {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 1,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(model, &lora).unwrap();
     for slot in adapter.slots().to_vec() {
@@ -204,12 +205,8 @@ fn f32_training_is_peft_s_at_every_head_size() {
             let report = train(
                 &mut model,
                 &mut adapter,
-                &rows(),
-                &[],
-                settings,
-                None,
+                TrainJob::new(&rows(), settings),
                 &mut |_| {},
-                &AtomicBool::new(false),
             );
             (adapter, report.unwrap())
         };
@@ -243,12 +240,8 @@ mod cuda {
             let report = train_on_gpu(
                 &mut engine,
                 &mut adapter,
-                &rows(),
-                &[],
-                settings,
-                None,
+                TrainJob::new(&rows(), settings),
                 &mut |_| {},
-                &AtomicBool::new(false),
             );
             base = Some(engine.into_base());
             (adapter, report.unwrap())

@@ -9,5 +9,6 @@ mod cuda;
 mod cuda_generate;
 mod heads;
 mod merged;
+mod peft_options;
 mod peft_refs;
 mod smollm2;

@@ -2,10 +2,9 @@
 //! tiny Mistral: dense, NF4 with double quantization, NF4 with plain scales (`golden/peft-refs/refs.py`).
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use qlora::peft::PeftAdapter;
-use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, train};
+use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, Model, Quantization};
 use safetensors::SafeTensors;
@@ -46,6 +45,7 @@ pub(crate) fn batch() -> Vec<Example> {
             .iter()
             .map(|l| *l != -100)
             .collect(),
+        weight: 1.0,
     };
     vec![row(0), row(1)]
 }
@@ -105,12 +105,8 @@ fn check(base: &str, reference: &str, quantization: Quantization) {
         let report = train(
             model,
             &mut plain,
-            &batch(),
-            &[],
-            settings,
-            None,
+            TrainJob::new(&batch(), settings),
             &mut |_: TrainEvent| {},
-            &AtomicBool::new(false),
         )
         .unwrap();
         adapter.values_mut().copy_from_slice(plain.values());
@@ -164,12 +160,8 @@ fn check_first_gradient(
     train(
         model,
         &mut moved,
-        &batch(),
-        &[],
-        &read,
-        None,
+        TrainJob::new(&batch(), &read),
         &mut |_: TrainEvent| {},
-        &AtomicBool::new(false),
     )
     .unwrap();
     for slot in moved.slots() {
