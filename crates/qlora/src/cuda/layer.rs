@@ -74,7 +74,7 @@ impl Run<'_> {
     /// Room for what one layer keeps.
     pub(super) fn kept(&self, exec: &mut Exec<'_>) -> Kept {
         let (config, tokens) = (&self.base.config, self.pass.tokens);
-        let width = |site| self.plan(0, site).width();
+        let width = |site| SitePlan::widest(self.sites, site);
         let dropout = self.pass.masks.is_some();
         Kept {
             normed: exec.rows(tokens, width(Site::Qkv)),
@@ -86,7 +86,7 @@ impl Run<'_> {
             mlp_normed: exec.rows(tokens, width(Site::GateUp)),
             mlp_inv: exec.floats(tokens),
             gate_up: exec.rows(tokens, 2 * config.intermediate),
-            down_u: exec.rows(tokens, self.plan(0, Site::Down).pad),
+            down_u: exec.rows(tokens, width(Site::Down) - config.intermediate),
             bits: Site::ALL.map(|site| {
                 let bytes = if dropout {
                     tokens * self.plan(0, site).inputs / 8
@@ -100,19 +100,17 @@ impl Run<'_> {
 
     /// Room for the activation with its adapter columns.
     pub(super) fn active(&self, exec: &mut Exec<'_>) -> Rows {
-        exec.rows(self.pass.tokens, self.plan(0, Site::Down).width())
+        exec.rows(self.pass.tokens, SitePlan::widest(self.sites, Site::Down))
     }
 
     /// Scratch of a backward; `active` serves as the activation's gradient.
     pub(super) fn backward_scratch(&self, exec: &mut Exec<'_>, active: Rows) -> Backward {
         let (config, tokens) = (&self.base.config, self.pass.tokens);
-        let normed = self
-            .plan(0, Site::Qkv)
-            .width()
-            .max(self.plan(0, Site::GateUp).width());
+        let width = |site| SitePlan::widest(self.sites, site);
+        let normed = width(Site::Qkv).max(width(Site::GateUp));
         Backward {
             d_active: active,
-            d_attended: exec.rows(tokens, self.plan(0, Site::Output).width()),
+            d_attended: exec.rows(tokens, width(Site::Output)),
             d_qkv: exec.rows(tokens, config.query_width() + 2 * config.kv_width()),
             d_normed: exec.rows(tokens, normed),
             delta: exec.floats(tokens * config.heads),
@@ -238,10 +236,11 @@ impl Run<'_> {
             kept.bits[Site::Down as usize],
             self.pass.masks,
         );
-        if kept.down_u.cols > 0 {
+        let pad = self.plan(layer, Site::Down).pad;
+        if pad > 0 {
             exec.copy(
-                kept.down_u,
-                active.columns(config.intermediate, kept.down_u.cols),
+                kept.down_u.columns(0, pad),
+                active.columns(config.intermediate, pad),
             );
         }
         down

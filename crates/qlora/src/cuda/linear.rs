@@ -74,6 +74,12 @@ impl SitePlan {
     pub(super) fn width(&self) -> usize {
         self.inputs + self.pad
     }
+
+    /// Columns that hold the input of this site in every layer: an adapter may leave some layers out.
+    pub(super) fn widest(plans: &[Self], site: Site) -> usize {
+        let layers = plans.iter().skip(site as usize).step_by(Site::ALL.len());
+        layers.map(Self::width).max().unwrap_or(0)
+    }
 }
 
 /// All pairs of a site have the rank and scale of the first (see refuse.rs).
@@ -278,7 +284,7 @@ impl Ready<'_> {
     /// `y = x W^T + adapter (+ add)`; `x` has been through [`Ready::down`].
     pub(super) fn forward(&self, exec: &mut Exec<'_>, x: Rows, y: Rows, add: Option<Rows>) {
         exec.product(&Product {
-            a: x,
+            a: x.columns(0, self.plan.width()),
             a_t: false,
             b: self.weight,
             b_t: true,

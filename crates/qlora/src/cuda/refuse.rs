@@ -9,6 +9,19 @@ const RANKS: usize = 4;
 
 /// Everything about this run that a GPU does not train; empty where it does.
 pub fn refusals(adapter: &Adapter, config: &TrainConfig) -> Vec<Error> {
+    let mut refused = of_adapter(adapter);
+    if config.lora_plus != 1.0 {
+        refused.push(Error::unsupported(
+            "lora_plus",
+            config.lora_plus,
+            "on a GPU, leave it out and raise `lr`, or train on the CPU",
+        ));
+    }
+    refused
+}
+
+/// Everything about an adapter that a GPU does not take, be it to train it or to answer with it.
+pub(super) fn of_adapter(adapter: &Adapter) -> Vec<Error> {
     let mut refused = Vec::new();
     let odd = adapter.slots().iter().find(|s| !s.r.is_multiple_of(RANKS));
     if let Some(slot) = odd {
@@ -31,13 +44,6 @@ pub fn refusals(adapter: &Adapter, config: &TrainConfig) -> Vec<Error> {
             "lora patterns",
             format!("ranks or scales that differ within {}", names.join(", ")),
             "on a GPU, give layers that read one input (q, k, v; gate, up) the same, or train on the CPU",
-        ));
-    }
-    if config.lora_plus != 1.0 {
-        refused.push(Error::unsupported(
-            "lora_plus",
-            config.lora_plus,
-            "on a GPU, leave it out and raise `lr`, or train on the CPU",
         ));
     }
     refused

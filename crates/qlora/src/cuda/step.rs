@@ -114,10 +114,7 @@ impl<'a> Step<'a> {
         });
         let chunks = decode::chunks(prefix) + decode::chunks(state.capacity);
         let wide = most(&SitePlan::width);
-        let width = |site| {
-            let plans = (0..config.layers).map(|layer| tuned.plan(layer, site));
-            plans.map(SitePlan::width).max().unwrap_or(0)
-        };
+        let width = |site| SitePlan::widest(tuned.sites, site);
         let decoded = (0..config.layers).any(|layer| {
             Site::ALL
                 .iter()

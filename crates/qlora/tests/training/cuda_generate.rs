@@ -35,12 +35,26 @@ fn adapter(model: &qlora::ModelConfig) -> Adapter {
     let lora = LoraConfig {
         r: 8,
         alpha: 16.0,
-        dropout: 0.0,
-        targets: Target::ALL.to_vec(),
         seed: 1,
         ..LoraConfig::default()
     };
-    let mut adapter = Adapter::new(model, &lora).unwrap();
+    spread(model, &lora)
+}
+
+/// One on a single layer, on some of the maps that read one input.
+fn partial(model: &qlora::ModelConfig) -> Adapter {
+    let lora = LoraConfig {
+        r: 4,
+        targets: vec![Target::Q, Target::V, Target::Up, Target::Down],
+        layers: Some(vec![1]),
+        ..LoraConfig::default()
+    };
+    spread(model, &lora)
+}
+
+/// Neither half of a pair is zero.
+fn spread(model: &qlora::ModelConfig, lora: &LoraConfig) -> Adapter {
+    let mut adapter = Adapter::new(model, lora).unwrap();
     for (i, value) in adapter.values_mut().iter_mut().enumerate() {
         *value += ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.02;
     }
@@ -113,6 +127,9 @@ fn f32_answers_are_the_cpu_s() {
         like_the_cpu(&files, Quantization::None, None);
         like_the_cpu(&files, Quantization::None, Some(&tuned));
     }
+    let files = ModelFiles::open(golden("tiny_f32")).unwrap();
+    let some = partial(&files.config().unwrap());
+    like_the_cpu(&files, Quantization::None, Some(&some));
 }
 
 #[test]
