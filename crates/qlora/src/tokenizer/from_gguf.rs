@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::spm;
 use super::vocab::{Vocab, texts};
 use crate::error::{Error, Result};
-use crate::weights::gguf::{self, Gguf};
+use crate::weights::gguf::Gguf;
 
 /// The pattern of Llama 3 (GPT-2's own is part of the byte-level step); Qwen2's has one digit for three.
 const CL100K: &str = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| \
