@@ -92,12 +92,8 @@ fn the_store_in_objects() {
     project.ok(&[]);
     project.ok(&["--set", "n=3"]);
     project.ok(&[]);
-    insta::assert_snapshot!(project.ok(&["cache", "du", "--json"]), @r#"
-    {"stages":[{"stage":"a","kind":"shell","results":2,"accepted":0,"bytes":32,"own":32},{"stage":"b","kind":"shell","results":2,"accepted":0,"bytes":4,"own":4}],"records":4,"blobs":{"count":4,"bytes":36},"loose":{"count":0,"bytes":0},"checkpoints":{"count":0,"bytes":0},"kept":{"count":0,"bytes":0},"quarantine":{"count":0,"bytes":0},"bytes":36}
-    "#);
-    insta::assert_snapshot!(project.ok(&["cache", "gc", "--days", "0", "--json"]), @r#"
-    {"dry_run":false,"records":2,"blobs":2,"checkpoints":0,"quarantined":0,"bytes":16,"left":20,"needed":2,"notices":[]}
-    "#);
+    insta::assert_snapshot!(project.ok(&["cache", "du", "--json"]), @r#"{"stages":[{"stage":"a","kind":"shell","results":2,"accepted":0,"bytes":32,"own":32},{"stage":"b","kind":"shell","results":2,"accepted":0,"bytes":4,"own":4}],"records":4,"blobs":{"count":4,"bytes":36},"loose":{"count":0,"bytes":0},"checkpoints":{"count":0,"bytes":0},"kept":{"count":0,"bytes":0},"quarantine":{"count":0,"bytes":0},"bytes":36}"#);
+    insta::assert_snapshot!(project.ok(&["cache", "gc", "--days", "0", "--json"]), @r#"{"dry_run":false,"records":2,"blobs":2,"checkpoints":0,"quarantined":0,"bytes":16,"left":20,"needed":2,"notices":[]}"#);
     let blob = project.files(".tunesmith/store/blobs").remove(0).0;
     let place = project.at(".tunesmith/store/blobs").join(&blob);
     std::fs::remove_file(&place).expect("it was there");
@@ -113,29 +109,21 @@ fn the_store_in_objects() {
     {"blobs":1,"records":2,"bytes":2,"damaged":0,"faults":[{"kind":"incomplete","path":".tunesmith/store/records/59/[DIGEST]/[DIGEST].json","missing":"[DIGEST]"}]}
     "#);
     project.ok(&[]);
-    insta::assert_snapshot!(project.ok(&["cache", "verify", "--json"]), @r#"
-    {"blobs":2,"records":2,"bytes":20,"damaged":0,"faults":[]}
-    "#);
+    insta::assert_snapshot!(project.ok(&["cache", "verify", "--json"]), @r#"{"blobs":2,"records":2,"bytes":20,"damaged":0,"faults":[]}"#);
 }
 
 #[test]
 fn a_remote_in_objects() {
     let project = Project::new(TWO);
     project.ok(&[]);
-    insta::assert_snapshot!(project.ok(&["cache", "push", "a", "--json"]), @r#"
-    {"stage":"a","outcome":"put","blobs":1,"bytes":18,"error":null}
-    "#);
+    insta::assert_snapshot!(project.ok(&["cache", "push", "a", "--json"]), @r#"{"stage":"a","outcome":"put","blobs":1,"bytes":18,"error":null}"#);
     insta::assert_snapshot!(project.ok(&["cache", "push", "--json"]), @r#"
     {"stage":"a","outcome":"there","blobs":0,"bytes":0,"error":null}
     {"stage":"b","outcome":"put","blobs":1,"bytes":2,"error":null}
     "#);
-    insta::assert_snapshot!(project.ok(&["cache", "du", "--remote", "--json"]), @r#"
-    {"remote":"[DIR]/far","blobs":2,"records":2,"bytes":20}
-    "#);
+    insta::assert_snapshot!(project.ok(&["cache", "du", "--remote", "--json"]), @r#"{"remote":"[DIR]/far","blobs":2,"records":2,"bytes":20}"#);
     std::fs::remove_dir_all(project.at(".tunesmith")).expect("removed");
-    insta::assert_snapshot!(project.ok(&["cache", "pull", "a", "--json"]), @r#"
-    {"stage":"a","outcome":"fetched","blobs":1,"bytes":18,"error":null}
-    "#);
+    insta::assert_snapshot!(project.ok(&["cache", "pull", "a", "--json"]), @r#"{"stage":"a","outcome":"fetched","blobs":1,"bytes":18,"error":null}"#);
     let far = project.files("far/v1/blobs");
     for (name, _) in far {
         std::fs::remove_file(project.at("far/v1/blobs").join(name)).expect("removed");
@@ -153,9 +141,7 @@ fn a_remote_in_objects() {
 #[test]
 fn a_new_project_in_objects() {
     let project = Project::new(TWO);
-    insta::assert_snapshot!(project.ok(&["init", "new", "--json"]), @r#"
-    {"folder":"new","made":["pipeline.yaml","data/phrases.txt",".gitignore"]}
-    "#);
+    insta::assert_snapshot!(project.ok(&["init", "new", "--json"]), @r#"{"folder":"new","made":["pipeline.yaml","data/phrases.txt",".gitignore"]}"#);
 }
 
 #[test]
