@@ -11,7 +11,8 @@ use crate::nn::pass::{Pass, Rows, whole};
 use crate::nn::pool::Pool;
 use crate::nn::ropes::Ropes;
 use crate::nn::{head, layer};
-use crate::ops::attention::{self, Context, Query};
+use crate::ops::attended::{Context, Query};
+use crate::ops::attention;
 use crate::tensor::Matrix;
 use crate::train::{common_prefix, group_by_prefix};
 

@@ -3,7 +3,8 @@
 
 use super::model::Model;
 use super::pool::Pool;
-use crate::ops::gemm::{Threads, View, ViewMut, Write, gemm};
+use crate::ops::gemm::{Threads, gemm};
+use crate::ops::view::{View, ViewMut, Write};
 use crate::ops::{cross_entropy, rmsnorm, softcap};
 use crate::tensor::Matrix;
 

@@ -9,9 +9,9 @@ use super::adapter::Site;
 use super::pass::Pass;
 use super::pool::Pool;
 use super::residual::{self, Normed, PostNorm};
-use crate::ops::gemm::Write;
 use crate::ops::rope::Turn;
 use crate::ops::simd::add;
+use crate::ops::view::Write;
 use crate::ops::{attention, glu, head_norm, rmsnorm};
 use crate::tensor::Matrix;
 

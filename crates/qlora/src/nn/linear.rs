@@ -10,8 +10,9 @@ use std::ops::Range;
 use super::adapter::{Adapter, Site, Slot};
 use super::pool::Pool;
 use crate::ops::dropout::Dropout;
-use crate::ops::gemm::{Threads, View, ViewMut, Write, gemm};
+use crate::ops::gemm::{Threads, gemm};
 use crate::ops::simd::add;
+use crate::ops::view::{View, ViewMut, Write};
 use crate::tensor::Matrix;
 
 /// Stacked frozen weights `[out, in]`, each row followed by `extra` adapter columns.

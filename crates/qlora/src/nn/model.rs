@@ -7,7 +7,7 @@ use super::adapter::{Adapter, Site, Target};
 use super::linear::{Linear, SiteAdapter};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-use crate::ops::attention::Heads;
+use crate::ops::attended::Heads;
 use crate::tensor::Matrix;
 
 /// One decoder layer.

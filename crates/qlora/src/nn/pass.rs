@@ -7,7 +7,7 @@ use super::adapter::{Adapter, Site};
 use super::linear::SiteCall;
 use super::model::Model;
 use super::ropes::Ropes;
-use crate::ops::attention::{Context, Query};
+use crate::ops::attended::{Context, Query};
 use crate::ops::dropout::Dropout;
 use crate::tensor::Matrix;
 

@@ -4,9 +4,9 @@
 
 use super::linear::SiteCall;
 use super::pool::Pool;
-use crate::ops::gemm::Write;
 use crate::ops::rmsnorm;
 use crate::ops::simd::add;
+use crate::ops::view::Write;
 use crate::tensor::Matrix;
 
 /// The norm between a sublayer and the residual.

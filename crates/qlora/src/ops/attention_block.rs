@@ -4,9 +4,10 @@
 //! The query heads of a group are stacked, so one product serves them all. Keys come as the shared
 //! prefix and the row's own ones; scores of both lie side by side, so the softmax is the plain one.
 
-use super::attention::{Context, Heads, Query};
-use super::gemm::{Threads, View, ViewMut, Write, gemm};
+use super::attended::{Context, Heads, Query};
+use super::gemm::{Threads, gemm};
 use super::simd::{dot, exp, exp_shifted_sum, max, scale, vectorized};
+use super::view::{View, ViewMut, Write};
 use crate::tensor::Matrix;
 
 /// Queries per block and head: small enough that the scores of a group stay in the second-level cache.

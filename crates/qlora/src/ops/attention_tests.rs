@@ -2,6 +2,7 @@
 //! several blocks and a cache.
 
 use super::*;
+use crate::ops::attended::Context;
 use crate::ops::simd::tests::noise;
 
 struct Case {

@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::gemm::{View, ViewMut, Write};
+use super::view::{View, ViewMut, Write};
 
 /// More rows than this are left to the packed product, whose copy is paid for by then.
 pub(super) const MOST_ROWS: usize = 128;

@@ -5,6 +5,7 @@
 
 mod from_gguf;
 mod spm;
+mod vocab;
 
 use std::path::Path;
 use std::sync::OnceLock;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::from_gguf::Vocab;
+use super::vocab::Vocab;
 use crate::error::{Error, Result};
 use crate::weights::gguf::{self, Gguf};
 

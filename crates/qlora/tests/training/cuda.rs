@@ -15,7 +15,7 @@ use safetensors::SafeTensors;
 use crate::peft_refs::{batch, distance, floats, golden, name, settings};
 
 /// A GPU test that finds no GPU has shown nothing: it says so.
-fn without_gpu() -> bool {
+pub(crate) fn without_gpu() -> bool {
     let none = !available();
     if none {
         eprintln!("skipped: there is no GPU here");

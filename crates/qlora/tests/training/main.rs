@@ -5,6 +5,7 @@ mod architectures;
 mod autograd;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod heads;
 mod merged;
 mod peft_refs;
 mod smollm2;
