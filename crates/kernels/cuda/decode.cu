@@ -44,56 +44,76 @@ static_assert(sizeof(Sums) == 88, "params.rs");
 
 constexpr int BATCH = 8;  // rows a thread works on, so that B is read once for all of them
 
-// Adds outputs n .. n + 3 of rows first .. first + 7. Loads go out several at a time, additions stay in order.
-__device__ __forceinline__ void gather(Four (&acc)[BATCH], const Sums& s, uint32_t first, uint32_t n) {
-    constexpr int AHEAD = 8;  // sums in flight
+// The sums of one row, of at most 16 parts (decode.rs): they lie far apart, so all are asked for at once. Additions
+// stay in order.
+__device__ __forceinline__ void gather_one(Four& acc, const Sums& s, uint32_t row, uint32_t n) {
+    constexpr int AHEAD = 16;
+    const float* parts = s.parts + size_t(row) * s.outputs + n;
     const size_t apart = size_t(s.rows) * s.outputs;
+    Four x[AHEAD];
 #pragma unroll
-    for (int m = 0; m < BATCH; m++) {
-        if (first + m >= s.rows) continue;
-        const float* parts = s.parts + size_t(first + m) * s.outputs + n;
-        for (uint32_t z = 0; z < s.splits; z += AHEAD) {
-            Four x[AHEAD];
-#pragma unroll
-            for (int k = 0; k < AHEAD; k++) {
-                x[k] = {};
-                if (z + k < s.splits) x[k] = load4(parts + (z + k) * apart);
-            }
-#pragma unroll
-            for (int k = 0; k < AHEAD; k++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) acc[m].v[i] += x[k].v[i];
-        }
+    for (int k = 0; k < AHEAD; k++) {
+        x[k] = {};
+        if (k < s.splits) x[k] = load4(parts + k * apart);
     }
+#pragma unroll
+    for (int k = 0; k < AHEAD; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) acc.v[i] += x[k].v[i];
+}
+
+// Those of eight rows, a part of all of them at a time.
+__device__ __forceinline__ void gather_eight(Four (&acc)[BATCH], const Sums& s, uint32_t first, uint32_t n) {
+#pragma unroll 2
+    for (uint32_t z = 0; z < s.splits; z++) {
+        Four x[BATCH];
+#pragma unroll
+        for (int m = 0; m < BATCH; m++) {
+            x[m] = {};
+            if (first + m < s.rows) x[m] = load4(s.parts + (size_t(z) * s.rows + first + m) * s.outputs + n);
+        }
+#pragma unroll
+        for (int m = 0; m < BATCH; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[m].v[i] += x[m].v[i];
+    }
+}
+
+// Adds outputs n .. n + 3 of rows first .. first + 7.
+__device__ __forceinline__ void gather(Four (&acc)[BATCH], const Sums& s, uint32_t first, uint32_t n) {
+    if (s.rows - first == 1) gather_one(acc[0], s, first, n);
+    else gather_eight(acc, s, first, n);
     const int pair = n < s.ends[0] ? 0 : n < s.ends[1] ? 1 : 2;
     const float* b = pair == 0 ? s.b[0] : pair == 1 ? s.b[1] : s.b[2];
     if (b == nullptr) return;
     const uint32_t start = pair == 0 ? 0 : pair == 1 ? s.ends[0] : s.ends[1];
     const uint32_t column = pair == 0 ? s.columns[0] : pair == 1 ? s.columns[1] : s.columns[2];
     for (uint32_t j = 0; j < s.r; j += 8) {
-        Four up[2][4];
+        Four up[2][4], u[2][BATCH];
 #pragma unroll
-        for (int h = 0; h < 2; h++)
+        for (int h = 0; h < 2; h++) {
+            const bool there = j + 4 * h < s.r;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 up[h][i] = {};
-                if (j + 4 * h < s.r) up[h][i] = load4(b + size_t(n - start + i) * s.r + j + 4 * h);
-#pragma unroll
-                for (int k = 0; k < 4; k++) up[h][i].v[k] = __bfloat162float(__float2bfloat16_rn(up[h][i].v[k]));
+                if (there) up[h][i] = load4(b + size_t(n - start + i) * s.r + j + 4 * h);
             }
 #pragma unroll
-        for (int m = 0; m < BATCH; m++) {
-            if (first + m >= s.rows) continue;
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                if (j + 4 * h >= s.r) continue;
-                const Four u = load4(s.u + size_t(first + m) * s.u_stride + column + j + 4 * h);
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-#pragma unroll
-                    for (int k = 0; k < 4; k++) acc[m].v[i] += up[h][i].v[k] * u.v[k];
+            for (int m = 0; m < BATCH; m++) {
+                u[h][m] = {};
+                if (there && first + m < s.rows) u[h][m] = load4(s.u + size_t(first + m) * s.u_stride + column + j + 4 * h);
             }
         }
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int k = 0; k < 4; k++) {
+                    const float value = __bfloat162float(__float2bfloat16_rn(up[h][i].v[k]));
+#pragma unroll
+                    for (int m = 0; m < BATCH; m++) acc[m].v[i] += value * u[h][m].v[k];
+                }
     }
 }
 

@@ -178,18 +178,19 @@ __device__ void decode_attention(const DecodeAttention& p) {
     }
 }
 
-#define DECODE_ATTENTION(type, name, hd)                                                                       \
-    extern "C" __global__ void __launch_bounds__(ATTEND_THREADS) decode_attention_##name##_hd##hd(             \
+// `blocks`: at least so many on a multiprocessor, where registers allow it without spilling.
+#define DECODE_ATTENTION(type, name, hd, blocks)                                                               \
+    extern "C" __global__ void __launch_bounds__(ATTEND_THREADS, blocks) decode_attention_##name##_hd##hd(     \
         const DecodeAttention p) {                                                                             \
         decode_attention<type, hd>(p);                                                                         \
     }
-DECODE_ATTENTION(bf16, bf16, 64)
-DECODE_ATTENTION(bf16, bf16, 128)
-DECODE_ATTENTION(bf16, bf16, 256)
-DECODE_ATTENTION(float, f32, 16)
-DECODE_ATTENTION(float, f32, 32)
-DECODE_ATTENTION(float, f32, 64)
-DECODE_ATTENTION(float, f32, 128)
+DECODE_ATTENTION(bf16, bf16, 64, 4)
+DECODE_ATTENTION(bf16, bf16, 128, 4)
+DECODE_ATTENTION(bf16, bf16, 256, 1)
+DECODE_ATTENTION(float, f32, 16, 1)
+DECODE_ATTENTION(float, f32, 32, 1)
+DECODE_ATTENTION(float, f32, 64, 1)
+DECODE_ATTENTION(float, f32, 128, 1)
 
 struct DecodeMerge {
     const float* parts;

@@ -126,37 +126,37 @@ __device__ __forceinline__ uint32_t two(const char* mine, uint32_t word, float s
     return pack2(__fmul_rn(pair.x, scale), __fmul_rn(pair.y, scale));
 }
 
-// What a lane must know of its four rows (g, g + 8, g + 16, g + 24 of the warp's 32).
-struct Weights {
-    const uint8_t* packed;
-    const uint8_t* codes;
+// The scales of a lane's four rows (g, g + 8, g + 16, g + 24 of the warp's 32), loaded one stage before they are
+// needed.
+struct Scales {
+    const uint8_t* codes;  // null: `absmax` holds the scales
     const float* absmax;
     const float* map;      // in shared memory
     float offset;
-    uint32_t first;        // flat index of the first weight of row g
-    uint32_t rows_apart;   // 8 * inputs
-};
-
-// The scales of a lane's four rows on their way: loaded one stage before they are needed.
-struct Scales {
+    uint32_t block[4];     // of 64 weights, in the stage that is loaded next
     uint32_t code[4];
-    float absmax[4];
+    float scale[4];
 
-    __device__ __forceinline__ void load(const Weights& w, uint32_t inner, bool valid) {
+    __device__ __forceinline__ void load() {
+        if (codes) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t block = (w.first + i * w.rows_apart + inner) >> 6;
-            code[i] = 0;
-            absmax[i] = 0.0f;
-            if (!valid) continue;
-            if (w.codes) code[i] = w.codes[block];
-            absmax[i] = w.absmax[w.codes ? block >> 8 : block];
+            for (int i = 0; i < 4; i++) code[i] = codes[block[i]];
+#pragma unroll
+            for (int i = 0; i < 4; i++) scale[i] = absmax[block[i] >> 8];
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++) scale[i] = absmax[block[i]];
         }
+#pragma unroll
+        for (int i = 0; i < 4; i++) block[i] += ROWS_STAGE / 64;
     }
 
-    __device__ __forceinline__ float value(const Weights& w, int i, bool valid) const {
-        const float scale = w.codes ? __fadd_rn(__fmul_rn(w.map[code[i]], absmax[i]), w.offset) : absmax[i];
-        return valid ? scale : 0.0f;
+    __device__ __forceinline__ void values(float (&to)[4], bool inside) const {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float value = codes ? __fadd_rn(__fmul_rn(map[code[i]], scale[i]), offset) : scale[i];
+            to[i] = inside ? value : 0.0f;
+        }
     }
 };
 
@@ -201,102 +201,123 @@ __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
     // A warp's outputs lie in one part.
     const int part = output < p.parts[0].end ? 0 : output < p.parts[1].end ? 1 : 2;
     const uint32_t start = part == 0 ? 0 : part == 1 ? p.parts[0].end : p.parts[1].end;
-    Weights w;
-    w.packed = part == 0 ? p.parts[0].packed : part == 1 ? p.parts[1].packed : p.parts[2].packed;
-    w.codes = part == 0 ? p.parts[0].codes : part == 1 ? p.parts[1].codes : p.parts[2].codes;
-    w.absmax = part == 0 ? p.parts[0].absmax : part == 1 ? p.parts[1].absmax : p.parts[2].absmax;
-    w.offset = part == 0 ? p.parts[0].offset : part == 1 ? p.parts[1].offset : p.parts[2].offset;
-    w.map = maps + part * 256;
-    w.first = (output - start + g) * p.inputs;
-    w.rows_apart = 8 * p.inputs;
+    const uint32_t first = (output - start + g) * p.inputs + begin * ROWS_STAGE + 32 * t;  // weight of row g
+    auto holds = [&](uint32_t stage) { return stage * ROWS_STAGE + 32 * t < p.inputs; };  // weights of this lane
 
-    auto issue_weights = [&](uint32_t stage) {
-        const uint32_t slot = (stage - begin) % STAGES, inner = stage * ROWS_STAGE + 32 * t;
-        if (!active) return;
-        const bool valid = inner < p.inputs;
+    // Sources advance with every stage that is issued, targets go around the ring.
+    const uint8_t* packed = (part == 0 ? p.parts[0].packed : part == 1 ? p.parts[1].packed : p.parts[2].packed) + first / 2;
+    const uint32_t apart = 4 * p.inputs;  // bytes between rows g and g + 8
+    const auto to_weights = attention::shared_address(weights + warp * 128 + lane);
+    // Piece v % 16 of batch row v / 16 goes where the lane that needs it will look; the xor keeps both this write
+    // and that read free of bank conflicts. A thread takes one piece of every sixteenth row.
+    const uint32_t row = threadIdx.x / 16, piece = threadIdx.x & 15, quad = piece / 4, piece_j = piece & 3;
+    const uint32_t place = (row / 8 * 4 + piece_j) * 32 + (((row & 7) * 4 + quad) ^ (2 * piece_j));
+    const auto to_inputs = attention::shared_address(inputs + place);
+    const bf16* x = p.x + size_t(row) * p.x_stride + begin * ROWS_STAGE + piece * 8;
+    const size_t x_apart = size_t(16) * p.x_stride;
+
+    uint32_t weights_slot = 0, weights_stage = begin, inputs_slot = 0, inputs_stage = begin;
+    auto issue_weights = [&] {
+        if (active && weights_stage < end) {
+            const bool inside = holds(weights_stage);
+            const auto to = to_weights + weights_slot * (Shared::WEIGHTS * 16);
+            const uint8_t* from = packed;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t flat = w.first + i * w.rows_apart + inner;
-            uint4* to = weights + slot * Shared::WEIGHTS + (warp * 4 + i) * 32 + lane;
-            attention::copy16(attention::shared_address(to), valid ? w.packed + flat / 2 : w.packed, valid);
+            for (int i = 0; i < 4; i++, from += apart) attention::copy16(to + i * 512, from, inside);
         }
+        packed += ROWS_STAGE / 2;
+        weights_stage++;
+        weights_slot = weights_slot + 1 == STAGES ? 0 : weights_slot + 1;
     };
-    auto issue_inputs = [&](uint32_t stage) {
-        const uint32_t slot = (stage - begin) % STAGES, from = stage * ROWS_STAGE;
-        for (uint32_t v = threadIdx.x; v < Shared::INPUTS; v += ROWS_THREADS) {
-            // Piece v % 16 of batch row v / 16 goes where the lane that needs it will look; the xor keeps both
-            // this write and that read free of bank conflicts.
-            const uint32_t row = v / 16, piece = v & 15, quad = piece / 4, j = piece & 3;
-            const bool valid = row < p.rows && from + piece * 8 < p.inputs;
-            const uint32_t place = (row / 8 * 4 + j) * 32 + (((row & 7) * 4 + quad) ^ (2 * j));
-            const bf16* source = valid ? p.x + size_t(row) * p.x_stride + from + piece * 8 : p.x;
-            attention::copy16(attention::shared_address(inputs + slot * Shared::INPUTS + place), source, valid);
+    auto issue_inputs = [&] {
+        if (inputs_stage < end) {
+            const bool inside = inputs_stage * ROWS_STAGE + piece * 8 < p.inputs;
+            const auto to = to_inputs + inputs_slot * (Shared::INPUTS * 16);
+            const bf16* from = x;
+#pragma unroll
+            for (int i = 0; i < (NT + 1) / 2; i++, from += x_apart)
+                if (NT > 1 || row < 8) attention::copy16(to + i * 4096, from, inside && row + 16 * i < p.rows);
         }
+        x += ROWS_STAGE;
+        inputs_stage++;
+        inputs_slot = inputs_slot + 1 == STAGES ? 0 : inputs_slot + 1;
     };
 
     // All that no kernel writes comes first: it may come before the previous kernel has ended.
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++)
-        if (begin + s < end) issue_weights(begin + s);
-    Scales next;
-    next.load(w, begin * ROWS_STAGE + 32 * t, active && begin < end && begin * ROWS_STAGE + 32 * t < p.inputs);
+    for (int s = 0; s < STAGES - 1; s++) issue_weights();
+    Scales scales;
+    scales.codes = part == 0 ? p.parts[0].codes : part == 1 ? p.parts[1].codes : p.parts[2].codes;
+    scales.absmax = part == 0 ? p.parts[0].absmax : part == 1 ? p.parts[1].absmax : p.parts[2].absmax;
+    scales.offset = part == 0 ? p.parts[0].offset : part == 1 ? p.parts[1].offset : p.parts[2].offset;
+    scales.map = maps + part * 256;
+#pragma unroll
+    for (int i = 0; i < 4; i++) scales.block[i] = (first + i * 8 * p.inputs) >> 6;
+    if (active && holds(begin)) scales.load();
     fill_table(table);
     if (p.parts[0].map) maps[threadIdx.x] = p.parts[0].map[threadIdx.x];
     if (p.parts[1].map) maps[256 + threadIdx.x] = p.parts[1].map[threadIdx.x];
     if (p.parts[2].map) maps[512 + threadIdx.x] = p.parts[2].map[threadIdx.x];
-
     wait_for_previous();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
-        if (begin + s < end) issue_inputs(begin + s);
+        issue_inputs();
         attention::copy_commit();  // the first holds the weights of all of them
     }
 
     const char* mine = reinterpret_cast<const char*>(table + (lane & 15));
+    const uint4* my_weights = weights + warp * 128 + lane;
+    uint32_t slot = 0;
     float acc[2][NT][4] = {};
     for (uint32_t stage = begin; stage < end; stage++) {
         copy_wait<STAGES - 2>();
         __syncthreads();
         // The slot that is filled now was read in the stage before, and all threads are past it.
-        if (stage + STAGES - 1 < end) {
-            issue_weights(stage + STAGES - 1);
-            issue_inputs(stage + STAGES - 1);
-        }
+        issue_weights();
+        issue_inputs();
         attention::copy_commit();
 
-        const uint32_t slot = (stage - begin) % STAGES, inner = stage * ROWS_STAGE + 32 * t;
-        float scale[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) scale[i] = next.value(w, i, inner < p.inputs);
-        const bool more = active && stage + 1 < end && inner + ROWS_STAGE < p.inputs;
-        next.load(w, inner + ROWS_STAGE, more);
+        const uint32_t at = slot;
+        slot = slot + 1 == STAGES ? 0 : slot + 1;
         if (!active) continue;
+        float scale[4];
+        scales.values(scale, holds(stage));
+        if (stage + 1 < end && holds(stage + 1)) scales.load();
 
         uint32_t words[4][4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const uint4 raw = weights[slot * Shared::WEIGHTS + (warp * 4 + i) * 32 + lane];
+            const uint4 raw = my_weights[at * Shared::WEIGHTS + i * 32];
             words[i][0] = raw.x;
             words[i][1] = raw.y;
             words[i][2] = raw.z;
             words[i][3] = raw.w;
         }
+        const uint4* b = inputs + at * Shared::INPUTS;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            uint4 b[NT];
-#pragma unroll
-            for (int n = 0; n < NT; n++) b[n] = inputs[slot * Shared::INPUTS + (n * 4 + j) * 32 + (lane ^ (2 * j))];
+            uint32_t a[2][2][4];
 #pragma unroll
             for (int m = 0; m < 2; m++) {
                 const uint32_t low = words[2 * m][j], high = words[2 * m + 1][j];
-                const uint32_t a[4] = {two<0>(mine, low, scale[2 * m]), two<0>(mine, high, scale[2 * m + 1]),
-                                       two<1>(mine, low, scale[2 * m]), two<1>(mine, high, scale[2 * m + 1])};
+                const float low_scale = scale[2 * m], high_scale = scale[2 * m + 1];
+                a[m][0][0] = two<0>(mine, low, low_scale);
+                a[m][0][1] = two<0>(mine, high, high_scale);
+                a[m][0][2] = two<1>(mine, low, low_scale);
+                a[m][0][3] = two<1>(mine, high, high_scale);
+                a[m][1][0] = two<2>(mine, low, low_scale);
+                a[m][1][1] = two<2>(mine, high, high_scale);
+                a[m][1][2] = two<3>(mine, low, low_scale);
+                a[m][1][3] = two<3>(mine, high, high_scale);
+            }
 #pragma unroll
-                for (int n = 0; n < NT; n++) attention::mma(acc[m][n], a, b[n].x, b[n].y);
-                const uint32_t c[4] = {two<2>(mine, low, scale[2 * m]), two<2>(mine, high, scale[2 * m + 1]),
-                                       two<3>(mine, low, scale[2 * m]), two<3>(mine, high, scale[2 * m + 1])};
+            for (int n = 0; n < NT; n++) {
+                const uint4 x8 = b[(n * 4 + j) * 32 + (lane ^ (2 * j))];
 #pragma unroll
-                for (int n = 0; n < NT; n++) attention::mma(acc[m][n], c, b[n].z, b[n].w);
+                for (int m = 0; m < 2; m++) {
+                    attention::mma(acc[m][n], a[m][0], x8.x, x8.y);
+                    attention::mma(acc[m][n], a[m][1], x8.z, x8.w);
+                }
             }
         }
     }
