@@ -63,6 +63,17 @@ bench *args: build
 bench-hash *args: build
     python3 benches/hashing.py {{args}}
 
+# the same readers under libFuzzer, which sees coverage, so many seconds each (needs `cargo install cargo-fuzz`)
+fuzz-covered seconds="300":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cp Cargo.lock fuzz/Cargo.lock # the versions that the command has
+    for target in pipeline lock; do
+        mkdir -p "fuzz/target/grown/$target"
+        cargo fuzz run -s none "$target" "fuzz/target/grown/$target" "fuzz/corpus/$target" -- \
+            -max_total_time={{seconds}} -timeout=10 -rss_limit_mb=4096
+    done
+
 # mutated pipelines and locks, so many seconds each: `just fuzz 600 7` with seed 7
 fuzz seconds="60" seed="1":
     FUZZ_SECONDS={{seconds}} FUZZ_SEED={{seed}} cargo test --release --workspace --test cli -- fuzz::mutated --nocapture

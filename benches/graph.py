@@ -289,6 +289,18 @@ def prepared(every, base, n):
         timed(tool.command(), folder)
 
 
+def machine():
+    """How many cores, and how busy: processors' share of the last second that others used."""
+    def ticks():
+        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:8]]
+        return sum(fields), fields[3] + fields[4]
+    whole, idle = ticks()
+    time.sleep(1)
+    later, free = ticks()
+    busy = 1 - (free - idle) / max(1, later - whole)
+    return f"{os.cpu_count()} cores, {100 * busy:.0f} % busy before the first run"
+
+
 def rows(taken, n, what):
     floor = [wall for wall, _ in taken.get("ninja", [])]
     own = [wall for wall, _ in taken.get("tunesmith", [])]
@@ -319,6 +331,7 @@ def main():
     args = asked.parse_args()
     every = list(tools(args.tools.split(",")))
     made = Path(args.folder or tempfile.mkdtemp(prefix="graph-bench-")).absolute()
+    print(machine(), end="\n\n")
     print("| stages | case | tool | median ms | min | max | cpu ms | x ninja | x tunesmith |")
     print("|---|---|---|---|---|---|---|---|---|")
     try:

@@ -13,7 +13,9 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use stages::Stage;
 
-use crate::config::{self, Fault, Faults, Overrides, Pipeline, Selector, suggest};
+use crate::config::{
+    self, Fault, Faults, Loaded, Overrides, Pipeline, Remembered, Selector, suggest,
+};
 
 /// The graph of a pipeline. Stages are indices into [`Pipeline::stages`].
 pub struct Graph {
@@ -31,6 +33,23 @@ pub fn open(
     read(file, config::read(file)?, overrides, registry)
 }
 
+/// [`open`] that spares parsing a text which was parsed before.
+pub fn open_remembering(
+    file: &Path,
+    overrides: &Overrides,
+    registry: &[&'static dyn Stage],
+    remembered: &mut Remembered,
+) -> Result<(Pipeline, Graph), Faults> {
+    let text = config::read(file)?;
+    finish(config::load_lenient(
+        file,
+        text,
+        overrides,
+        registry,
+        Some(remembered),
+    )?)
+}
+
 /// [`open`] on the text of `file`: any text gives a pipeline or faults, each with its place.
 pub fn read(
     file: &Path,
@@ -38,7 +57,10 @@ pub fn read(
     overrides: &Overrides,
     registry: &[&'static dyn Stage],
 ) -> Result<(Pipeline, Graph), Faults> {
-    let loaded = config::load_lenient(file, text, overrides, registry)?;
+    finish(config::load_lenient(file, text, overrides, registry, None)?)
+}
+
+fn finish(loaded: Loaded) -> Result<(Pipeline, Graph), Faults> {
     let (graph, cycles) = build(&loaded.pipeline);
     Ok((loaded.finish(cycles)?, graph))
 }

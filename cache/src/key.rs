@@ -61,22 +61,15 @@ impl KeyParts {
 
     /// The key: blake3 over every name and value, each behind its length (u64, little endian).
     pub fn digest(&self) -> Digest {
-        // The context is hashed once a process, and the parts in one piece: a plan of 10,000
-        // stages makes 20,000 digests of a few hundred bytes.
-        static CONTEXT: LazyLock<blake3::Hasher> =
-            LazyLock::new(|| blake3::Hasher::new_derive_key("tunesmith 2026 key parts"));
+        let mut bytes = Prefixed::default();
         let length = |text: &String| text.len() + size_of::<u64>();
         let total = self.0.iter().map(|(a, b)| length(a) + length(b)).sum();
-        let mut bytes = Vec::with_capacity(total);
+        bytes.0.reserve_exact(total);
         for (name, value) in &self.0 {
-            for text in [name, value] {
-                bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-                bytes.extend_from_slice(text.as_bytes());
-            }
+            bytes.push(name);
+            bytes.push(value);
         }
-        let mut hasher = CONTEXT.clone();
-        hasher.update(&bytes);
-        Digest::from_hasher(&hasher)
+        bytes.digest()
     }
 
     /// What changed from `old` to `self`: changed and added parts in the order of `self`, then
@@ -97,6 +90,27 @@ impl KeyParts {
                 new: new.map(str::to_owned),
             })
             .collect()
+    }
+}
+
+/// What is hashed: names and values, each behind its length, in one piece.
+#[derive(Default)]
+pub(crate) struct Prefixed(Vec<u8>);
+
+impl Prefixed {
+    pub(crate) fn push(&mut self, text: &str) {
+        self.0.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        // The context is hashed once a process: a plan of 10,000 stages makes 20,000 digests of a
+        // few hundred bytes.
+        static CONTEXT: LazyLock<blake3::Hasher> =
+            LazyLock::new(|| blake3::Hasher::new_derive_key("tunesmith 2026 key parts"));
+        let mut hasher = CONTEXT.clone();
+        hasher.update(&self.0);
+        Digest::from_hasher(&hasher)
     }
 }
 

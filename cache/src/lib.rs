@@ -47,6 +47,7 @@ pub use disk::{Change, Witness};
 pub use error::Error;
 pub use key::{Difference as PartDifference, KeyParts};
 pub use lock::{Holder, KeyLock};
+pub use memo::Index;
 pub use record::{Lack, LackCause, Log, Made, Record};
 pub use remote::{
     Again, Folder, Moved, Objects, Refusal, RefusalKind, Remote, RemoteFault, Request, Seen, Sink,

@@ -22,36 +22,42 @@ use crate::stat::Stat;
 /// Lines that may be out of date before the file is written anew.
 const SLACK: usize = 1000;
 
-#[derive(Debug)]
-pub(crate) struct Memo {
+/// What the stat memo of a store says. It can be read before the store is opened
+/// ([`crate::Opening`]): every entry is believed only for a file that has its stat now.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
     file: PathBuf,
-    disk: Disk,
     blobs: HashMap<Digest, Stat>,
     paths: HashMap<String, (Stat, Digest)>,
-    /// Lines not yet written.
-    pending: String,
     /// Lines in the file.
     lines: usize,
 }
 
-impl Memo {
-    pub(crate) fn load(file: PathBuf, disk: Disk) -> Self {
-        let mut memo = Self {
-            file,
-            disk,
-            blobs: HashMap::new(),
-            paths: HashMap::new(),
-            pending: String::new(),
-            lines: 0,
+impl Index {
+    /// Reads the index of the store at `base`; one that is not there is empty.
+    pub fn read(base: &Path) -> Self {
+        let mut index = Self {
+            file: Self::path(base),
+            ..Self::default()
         };
-        let bytes = fs::read(&memo.file).unwrap_or_default();
+        let bytes = fs::read(&index.file).unwrap_or_default();
         for line in bytes.split(|byte| *byte == b'\n') {
-            memo.lines += usize::from(!line.is_empty());
+            index.lines += usize::from(!line.is_empty());
             if let Ok(line) = std::str::from_utf8(line) {
-                memo.read_line(line);
+                index.read_line(line);
             }
         }
-        memo
+        index
+    }
+
+    /// Where the index of the store at `base` lies.
+    pub fn path(base: &Path) -> PathBuf {
+        base.join("index")
+    }
+
+    /// Whether it is that of the store at `base`.
+    pub(crate) fn is_of(&self, base: &Path) -> bool {
+        self.file == Self::path(base)
     }
 
     /// The line of a blob is `b DIGEST SIZE MTIME CTIME INODE ;`; that of a path has `p` in front
@@ -77,23 +83,42 @@ impl Memo {
         }
         Some(())
     }
+}
+
+/// The stat memo of an open store.
+#[derive(Debug)]
+pub(crate) struct Memo {
+    index: Index,
+    disk: Disk,
+    /// Lines not yet written.
+    pending: String,
+}
+
+impl Memo {
+    pub(crate) fn of(index: Index, disk: Disk) -> Self {
+        Self {
+            index,
+            disk,
+            pending: String::new(),
+        }
+    }
 
     pub(crate) fn blob(&self, digest: &Digest) -> Option<Stat> {
-        self.blobs.get(digest).copied()
+        self.index.blobs.get(digest).copied()
     }
 
     pub(crate) fn remember_blob(&mut self, digest: Digest, stat: Stat) {
-        self.blobs.insert(digest, stat);
+        self.index.blobs.insert(digest, stat);
         write_blob(&mut self.pending, &digest, &stat);
     }
 
     pub(crate) fn forget_blob(&mut self, digest: &Digest) {
-        self.blobs.remove(digest);
+        self.index.blobs.remove(digest);
     }
 
     /// The digest of `path`, if it was hashed while it had this very stat.
     pub(crate) fn path(&self, path: &Path, stat: &Stat) -> Option<Digest> {
-        let (known, digest) = self.paths.get(path.to_str()?)?;
+        let (known, digest) = self.index.paths.get(path.to_str()?)?;
         (known == stat).then_some(*digest)
     }
 
@@ -102,7 +127,7 @@ impl Memo {
         let Some(path) = path.to_str().filter(|path| !path.contains('\n')) else {
             return;
         };
-        let known = self.paths.insert(path.to_owned(), (stat, digest));
+        let known = self.index.paths.insert(path.to_owned(), (stat, digest));
         if known != Some((stat, digest)) {
             write_path(&mut self.pending, path, &stat, &digest);
         }
@@ -113,30 +138,31 @@ impl Memo {
         if self.pending.is_empty() {
             return Ok(());
         }
-        if self.lines > 2 * (self.blobs.len() + self.paths.len()) + SLACK {
+        if self.index.lines > 2 * (self.index.blobs.len() + self.index.paths.len()) + SLACK {
             return self.rewrite();
         }
         // A line feed first: a line that a killed process left unfinished ends there.
         let text = format!("\n{}", std::mem::take(&mut self.pending));
-        self.lines += text.lines().count();
-        self.disk.append(&self.file, text.as_bytes())
+        self.index.lines += text.lines().count();
+        self.disk.append(&self.index.file, text.as_bytes())
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
-        self.paths.retain(|path, _| Path::new(path).exists());
+        self.index.paths.retain(|path, _| Path::new(path).exists());
         let mut text = String::new();
-        for (digest, stat) in &self.blobs {
+        for (digest, stat) in &self.index.blobs {
             write_blob(&mut text, digest, stat);
         }
-        for (path, (stat, digest)) in &self.paths {
+        for (path, (stat, digest)) in &self.index.paths {
             write_path(&mut text, path, stat, digest);
         }
         let aside = self
+            .index
             .file
             .with_extension(format!("{}.aside", std::process::id()));
         self.disk.put(&aside, text.as_bytes())?;
-        self.disk.rename(&aside, &self.file)?;
-        self.lines = self.blobs.len() + self.paths.len();
+        self.disk.rename(&aside, &self.index.file)?;
+        self.index.lines = self.index.blobs.len() + self.index.paths.len();
         self.pending.clear();
         Ok(())
     }
@@ -167,6 +193,10 @@ fn write_path(text: &mut String, path: &str, stat: &Stat, digest: &Digest) {
 mod tests {
     use super::*;
 
+    fn load(base: &Path) -> Memo {
+        Memo::of(Index::read(base), Disk::default())
+    }
+
     fn stat(size: u64) -> Stat {
         Stat {
             size,
@@ -179,17 +209,16 @@ mod tests {
     #[test]
     fn entries_come_back_and_the_last_one_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("index");
         let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
         let odd = Path::new("/a path/with ; in it");
-        let mut memo = Memo::load(file.clone(), Disk::default());
+        let mut memo = load(dir.path());
         memo.remember_blob(one, stat(1));
         memo.remember_path(odd, stat(1), one);
         memo.flush().unwrap();
         memo.remember_path(odd, stat(2), two);
         memo.flush().unwrap();
 
-        let memo = Memo::load(file, Disk::default());
+        let memo = load(dir.path());
         assert_eq!(memo.blob(&one), Some(stat(1)));
         assert_eq!(memo.blob(&two), None);
         assert_eq!(memo.path(odd, &stat(2)), Some(two));
@@ -200,18 +229,18 @@ mod tests {
     fn a_torn_line_costs_only_itself() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("index");
-        let mut memo = Memo::load(file.clone(), Disk::default());
+        let mut memo = load(dir.path());
         memo.remember_path(Path::new("/a"), stat(123), Digest::of(b"a"));
         memo.flush().unwrap();
         let whole = fs::read(&file).unwrap();
         for length in 0..whole.len() {
             fs::write(&file, &whole[..length]).unwrap();
-            let mut memo = Memo::load(file.clone(), Disk::default());
+            let mut memo = load(dir.path());
             let known = memo.path(Path::new("/a"), &stat(123));
             assert!(known.is_none() || known == Some(Digest::of(b"a")));
             memo.remember_blob(Digest::of(b"b"), stat(1));
             memo.flush().unwrap();
-            let memo = Memo::load(file.clone(), Disk::default());
+            let memo = load(dir.path());
             assert_eq!(
                 memo.blob(&Digest::of(b"b")),
                 Some(stat(1)),
@@ -224,16 +253,13 @@ mod tests {
     fn a_file_of_old_lines_is_written_anew() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("index");
-        let mut memo = Memo::load(file.clone(), Disk::default());
+        let mut memo = load(dir.path());
         for size in 0..2000 {
             memo.remember_blob(Digest::of(b"x"), stat(size));
             memo.flush().unwrap();
         }
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.lines().count() < 2100);
-        assert_eq!(
-            Memo::load(file, Disk::default()).blob(&Digest::of(b"x")),
-            Some(stat(1999))
-        );
+        assert_eq!(load(dir.path()).blob(&Digest::of(b"x")), Some(stat(1999)));
     }
 }

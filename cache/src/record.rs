@@ -1,7 +1,8 @@
 //! Records: which key made which outputs, with the parts of the key.
 //!
 //! Promises: a record names only blobs that were durable before it; one key may own several
-//! results; a record that does not rehash to its key is not believed.
+//! results; a record that does not rehash to its key is not believed, and neither is one with a
+//! bit that flipped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::key::Prefixed;
 use crate::store::{Condition, Store};
 use crate::{Digest, KeyParts, Tree};
 
@@ -95,9 +97,10 @@ impl Record {
 
     /// [`Record::result`] of a record that has these outputs (sorted by name).
     pub fn result_of<'a>(outputs: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
-        let mut parts = KeyParts::new();
+        let mut parts = Prefixed::default();
         for (name, digest) in outputs {
-            parts.push(name, digest.hex());
+            parts.push(name);
+            parts.push(&digest.digits());
         }
         parts.digest()
     }
@@ -128,9 +131,7 @@ impl Store {
         let folder = place.parent().expect("a record lies in a folder");
         self.make_folder(folder.parent().expect("a key lies in a shard"))?;
         self.make_folder(folder)?;
-        let mut text = serde_json::to_vec(record).expect("a record is plain data");
-        text.push(b'\n');
-        self.aside()?.write(&text, &place)?;
+        self.aside()?.write(&text(record), &place)?;
         self.changed_folder(folder);
         self.sync_folders()?;
         // The result exists; forgetting a hash is no failure.
@@ -196,16 +197,43 @@ impl Store {
     }
 
     pub(crate) fn key_folder(&self, key: &Digest) -> PathBuf {
-        self.root.join("records").join(key.shard()).join(key.hex())
+        let hex = key.digits();
+        self.below(&["/records/", &hex[..2], "/", &hex])
     }
 
     pub(crate) fn record_path(&self, key: &Digest, result: &Digest) -> PathBuf {
-        self.key_folder(key).join(format!("{result}.json"))
+        let (hex, result) = (key.digits(), result.digits());
+        self.below(&["/records/", &hex[..2], "/", &hex, "/", &result, ".json"])
     }
 }
 
-/// A record that rehashes to its key and whose paths stay below their folder, or nothing.
+/// How a record's text begins: then comes the digest of all that follows. Parts and blobs are
+/// named by their digests; metrics, paths and circumstances would be believed with a flipped bit.
+const SUM: &[u8] = b"{\"sum\":\"";
+
+/// A record as it lies in a store.
+pub(crate) fn text(record: &Record) -> Vec<u8> {
+    let plain = serde_json::to_vec(record).expect("a record is plain data");
+    let rest = [b"\",", &plain[1..], b"\n"].concat();
+    [SUM, Digest::of(&rest).hex().as_bytes(), &rest].concat()
+}
+
+/// Whether the bytes are those that their sum was made of. A text without a sum is older than
+/// sums are.
+fn unharmed(bytes: &[u8]) -> bool {
+    let Some(bytes) = bytes.strip_prefix(SUM) else {
+        return true;
+    };
+    let parts = bytes.split_at_checked(Digest::HEX);
+    parts.is_some_and(|(sum, rest)| Digest::of(rest).hex().as_bytes() == sum)
+}
+
+/// A record that is unharmed, rehashes to its key and whose paths stay below their folder, or
+/// nothing.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Record> {
+    if !unharmed(bytes) {
+        return None;
+    }
     let record: Record = serde_json::from_slice(bytes).ok()?;
     let below = |path: &str| path.split('/').all(|step| !matches!(step, "" | "." | ".."));
     let folders = record.outputs.values().filter(|tree| tree.is_folder());

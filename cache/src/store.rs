@@ -10,6 +10,7 @@
 //! BASE is the checkout's own folder, HOME, or one that several checkouts share.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use crate::aside::Aside;
 use crate::disk::{Disk, Witness};
 use crate::error::Error;
 use crate::lock::{Holder, KeyLock};
-use crate::memo::Memo;
+use crate::memo::{Index, Memo};
 use crate::session::{Scratch, Session, sweep};
 use crate::stat::{Stat, blob_time};
 use crate::tree::Tree;
@@ -76,6 +77,8 @@ pub struct Opening {
     pub shared: Option<PathBuf>,
     /// Who stands in the door to the disk.
     pub witness: Option<Arc<dyn Witness>>,
+    /// What the index says, if it was read before; that of another store is left aside.
+    pub index: Option<Index>,
 }
 
 /// A local input, looked at.
@@ -135,8 +138,10 @@ impl Store {
         let in_use = disk.open(&path).map_err(Error::io("open", &path))?;
         in_use.lock_shared().map_err(Error::io("lock", &path))?;
         sweep(&root.join("tmp"), &disk)?;
+        let index = opening.index.filter(|index| index.is_of(&base));
+        let index = index.unwrap_or_else(|| Index::read(&base));
         Ok(Self {
-            memo: Mutex::new(Memo::load(base.join("index"), disk.clone())),
+            memo: Mutex::new(Memo::of(index, disk.clone())),
             session: Mutex::new(None),
             names: Mutex::new(Names::of(&base, &root)),
             syncing: Mutex::default(),
@@ -162,8 +167,18 @@ impl Store {
 
     /// Where the blob `digest` lies, if it is there.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let shard = self.root.join("blobs").join(digest.shard());
-        shard.join(digest.hex())
+        let hex = digest.digits();
+        self.below(&["/blobs/", &hex[..2], "/", &hex])
+    }
+
+    /// A path in the store's folder. In one piece: a plan looks at three such paths a stage.
+    pub(crate) fn below(&self, steps: &[&str]) -> PathBuf {
+        let root = self.root.as_os_str();
+        let more = steps.iter().map(|step| step.len()).sum::<usize>();
+        let mut path = OsString::with_capacity(root.len() + more);
+        path.push(root);
+        steps.iter().for_each(|step| path.push(step));
+        path.into()
     }
 
     /// An empty folder on the store's file system: [`Store::adopt`] takes its files without
@@ -193,7 +208,7 @@ impl Store {
     pub fn flush(&self) -> Result<(), Error> {
         self.memo()
             .flush()
-            .map_err(Error::io("write", &self.base.join("index")))
+            .map_err(Error::io("write", &Index::path(&self.base)))
     }
 
     pub(crate) fn lock_path(&self, key: &Digest) -> PathBuf {

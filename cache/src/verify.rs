@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::Digest;
 use crate::error::Error;
-use crate::record::parse;
+use crate::record::{Record, parse};
 use crate::store::{Condition, Store};
 use crate::tree::Tree;
 
@@ -38,7 +38,7 @@ pub struct Fault {
 pub enum FaultKind {
     /// A blob whose bytes are not those of its name; in quarantine.
     BadBlob,
-    /// A file among the records that is no record of its key; in quarantine.
+    /// A file among the records that is no record, or not the one of its name; in quarantine.
     BadRecord,
     /// A record that names a blob which is not there: the stage will run again when needed.
     Incomplete {
@@ -91,8 +91,9 @@ impl Store {
 
     fn verify_record(&self, path: PathBuf) -> Result<Option<Fault>, Error> {
         let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let folder = path.parent().expect("a record lies in a folder");
-        let record = parse(&bytes).filter(|record| self.key_folder(&record.key) == folder);
+        let record = parse(&bytes);
+        let at = |record: &Record| self.record_path(&record.key, &record.result()) == path;
+        let record = record.filter(at);
         let Some(record) = record else {
             self.quarantine(&path)?;
             let kind = FaultKind::BadRecord;

@@ -8,17 +8,25 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The families, in the order of `src/module.rs`.
-const FAMILIES: [&str; 9] = [
+const FAMILIES: [&str; 14] = [
     "nf4",
     "norm",
     "elementwise",
     "lora",
     "loss",
     "adamw",
+    "decode_rows",
+    "decode",
+    "decode_attention",
     "attention_forward",
     "attention_backward",
     "attention_f32",
+    "attention_forward_sm90",
+    "attention_backward_sm90",
 ];
+
+/// What the last two are compiled for, and nothing else: they use what no other architecture has.
+const HOPPER: &str = "90a";
 
 /// Ampere, Ada, Hopper and Blackwell; the last one also as PTX for cards still to come.
 const ARCHITECTURES: &str = "80,86,89,90a,100,120";
@@ -34,13 +42,18 @@ fn main() {
     }
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
     let nvcc = nvcc();
-    let targets = targets();
     let mut running = Vec::new();
     for family in FAMILIES {
+        let fatbin = out.join(format!("{family}.fatbin"));
+        let targets = targets(family.ends_with("_sm90"));
+        if targets.is_empty() {
+            fs::write(fatbin, []).expect("OUT_DIR is writable");
+            continue;
+        }
         let mut command = Command::new(&nvcc);
         command
             .args(["-std=c++17", "-O3", "--fatbin", "-o"])
-            .arg(out.join(format!("{family}.fatbin")))
+            .arg(fatbin)
             .args(&targets)
             .arg(Path::new("cuda").join(format!("{family}.cu")));
         let child = command.spawn().unwrap_or_else(|e| {
@@ -80,15 +93,17 @@ fn nvcc() -> PathBuf {
     }
 }
 
-fn targets() -> Vec<String> {
+/// Targets of a family, as arguments; of those asked for, the ones that can hold it.
+fn targets(hopper_alone: bool) -> Vec<String> {
     let asked = env::var("TUNESMITH_CUDA_ARCHS").ok();
     let mut targets: Vec<String> = asked
         .as_deref()
         .unwrap_or(ARCHITECTURES)
         .split(',')
+        .filter(|a| !hopper_alone || *a == HOPPER)
         .map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}"))
         .collect();
-    if asked.is_none() {
+    if asked.is_none() && !hopper_alone {
         targets.push("-gencode=arch=compute_80,code=compute_80".to_owned());
     }
     targets

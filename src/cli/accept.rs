@@ -14,7 +14,7 @@ pub(super) struct AcceptArgs {
     stages: Vec<String>,
     /// Tell it as JSON, an object a stage
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn accept(common: &Common, args: &AcceptArgs) -> Result<Exit, Trouble> {

@@ -1,14 +1,14 @@
 //! `tunesmith cache verify | du | gc | push | pull`
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cache::{Amount, Bounds, FaultKind, RecordUsage, Store};
+use cache::{Bounds, Collected, Fault, FaultKind, Store, Verification};
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
-use super::remote;
+use super::{remote, usage};
 use crate::config::StoreSpec;
 use crate::report::words::{bytes, count};
 use crate::report::{screen, shown_path};
@@ -18,6 +18,9 @@ use crate::run::{Needs, bounds, dropped, open_store};
 pub(super) struct CacheArgs {
     #[command(subcommand)]
     command: CacheCommand,
+    /// Tell it as JSON lines
+    #[arg(long, global = true)]
+    pub(super) json: bool,
 }
 
 #[derive(Subcommand, Clone, Debug)]
@@ -62,17 +65,18 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn cache(common: &Common, args: &CacheArgs) -> Result<Exit, Trouble> {
+    let json = args.json;
     match &args.command {
-        CacheCommand::Push { stages } => return remote::push(common, stages),
-        CacheCommand::Pull { stages } => return remote::pull(common, stages),
-        CacheCommand::Du { remote: true } => return remote::usage(common),
+        CacheCommand::Push { stages } => return remote::push(common, stages, json),
+        CacheCommand::Pull { stages } => return remote::pull(common, stages, json),
+        CacheCommand::Du { remote: true } => return remote::usage(common, json),
         _ => {}
     }
     let (pipeline, _) = common.pipeline()?;
     let (store, spec, _) = open_store(&pipeline, None)?;
     match args.command {
-        CacheCommand::Verify => verify(&store),
-        CacheCommand::Du { .. } => usage(&store),
+        CacheCommand::Verify => verify(&store, json),
+        CacheCommand::Du { .. } => usage::usage(&store, json),
         CacheCommand::Push { .. } | CacheCommand::Pull { .. } => unreachable!("handled above"),
         CacheCommand::Gc {
             days,
@@ -85,15 +89,31 @@ pub(super) fn cache(common: &Common, args: &CacheArgs) -> Result<Exit, Trouble> 
             }
             bounds.bytes = size.unwrap_or(bounds.bytes);
             let needs = Needs::look(&pipeline, &store)?;
-            collect(&store, &needs, bounds, dry_run)
+            let collected = collect(&store, &needs, bounds, dry_run)?;
+            screen::say(&if json {
+                collected_json(&needs, &collected, dry_run)
+            } else {
+                collected_text(&needs, &collected, dry_run)
+            });
+            Ok(Exit::Ok)
         }
     }
 }
 
-fn verify(store: &Store) -> Result<Exit, Trouble> {
+fn verify(store: &Store, json: bool) -> Result<Exit, Trouble> {
     let found = store.verify()?;
+    let lost = |fault: &&Fault| !matches!(fault.kind, FaultKind::Incomplete { .. });
+    let bad = found.faults.iter().filter(lost).count();
+    screen::say(&if json {
+        verified_json(&found, bad)
+    } else {
+        verified_text(&found, bad)
+    });
+    Ok(if bad == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+fn verified_text(found: &Verification, bad: usize) -> String {
     let mut text = String::new();
-    let mut bad = 0;
     for fault in &found.faults {
         let path = shown_path(&fault.path);
         let path = path.display();
@@ -105,7 +125,6 @@ fn verify(store: &Store) -> Result<Exit, Trouble> {
                 missing.short()
             ),
         });
-        bad += usize::from(!matches!(fault.kind, FaultKind::Incomplete { .. }));
     }
     text.push_str(&format!(
         "{} and {} ({}) read: {}\n",
@@ -118,102 +137,40 @@ fn verify(store: &Store) -> Result<Exit, Trouble> {
             format!("{bad} damaged")
         }
     ));
-    screen::say(&text);
-    Ok(if bad == 0 { Exit::Ok } else { Exit::Failed })
-}
-
-/// Results of one stage and kind.
-#[derive(Default)]
-struct Row {
-    results: usize,
-    accepted: usize,
-    bytes: u64,
-    alone: u64,
-}
-
-fn usage(store: &Store) -> Result<Exit, Trouble> {
-    let usage = store.usage()?;
-    let mut text = table(&usage.records);
-    let mut line = |what: &str, amount: Amount, noun: &str| {
-        if amount.count > 0 {
-            let of = count(amount.count, noun);
-            text.push_str(&format!("{what}: {} in {of}\n", bytes(amount.bytes)));
-        }
-    };
-    line("copies of inputs, named by no result", usage.loose, "blob");
-    line("checkpoints", usage.checkpoints, "folder");
-    line("paid answers, never collected", usage.kept, "file");
-    line("quarantine", usage.quarantine, "file");
-    text.push_str(&format!(
-        "in all: {} in {}, {}\n",
-        bytes(
-            usage.blobs.bytes + usage.checkpoints.bytes + usage.kept.bytes + usage.quarantine.bytes
-        ),
-        count(usage.blobs.count, "blob"),
-        count(usage.records.len(), "record"),
-    ));
-    screen::say(&text);
-    Ok(Exit::Ok)
-}
-
-/// A line a stage, the largest first; nothing where there is no result.
-fn table(records: &[RecordUsage]) -> String {
-    let mut rows: BTreeMap<(String, String), Row> = BTreeMap::new();
-    for used in records {
-        let kind = used.record.parts.get("kind").unwrap_or("?").to_owned();
-        let stage = match &*used.record.made.stage {
-            "" => "?".to_owned(),
-            stage => stage.to_owned(),
-        };
-        let row = rows.entry((stage, kind)).or_default();
-        row.results += 1;
-        row.accepted += usize::from(used.record.made.accepted);
-        row.bytes += used.bytes;
-        row.alone += used.alone;
-    }
-    if rows.is_empty() {
-        return String::new();
-    }
-    let mut rows: Vec<_> = rows.into_iter().collect();
-    rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.bytes));
-    let width = |name: &str, of: fn(&(String, String)) -> &str| {
-        let longest = rows
-            .iter()
-            .map(|(names, _)| of(names).chars().count())
-            .max();
-        longest.unwrap_or(0).max(name.len())
-    };
-    let (wide, kinds) = (
-        width("stage", |names| &names.0),
-        width("kind", |names| &names.1),
-    );
-    let mut text = format!(
-        "{:wide$}  {:kinds$}  {:>7}  {:>9}  {:>9}\n",
-        "stage", "kind", "results", "size", "its own"
-    );
-    for ((stage, kind), row) in &rows {
-        let accepted = match row.accepted {
-            0 => String::new(),
-            some => format!("  {some} accepted"),
-        };
-        text.push_str(&format!(
-            "{stage:wide$}  {kind:kinds$}  {:>7}  {:>9}  {:>9}{accepted}\n",
-            row.results,
-            bytes(row.bytes),
-            bytes(row.alone),
-        ));
-    }
     text
 }
 
-fn collect(store: &Store, needs: &Needs, bounds: Bounds, dry_run: bool) -> Result<Exit, Trouble> {
-    let collected = if dry_run {
-        store.would_collect(bounds, |record| needs.hold(record))?
-    } else {
-        let collected = store.collect(bounds, |record| needs.hold(record))?;
-        needs.write_down(store)?;
-        collected
-    };
+fn verified_json(found: &Verification, bad: usize) -> String {
+    let faults = found.faults.iter().map(|fault| {
+        let (kind, missing) = match &fault.kind {
+            FaultKind::BadBlob => ("blob", None),
+            FaultKind::BadRecord => ("record", None),
+            FaultKind::Incomplete { missing } => ("incomplete", Some(missing.hex())),
+        };
+        json!({ "kind": kind, "path": shown_path(&fault.path), "missing": missing })
+    });
+    let told = json!({
+        "blobs": found.blobs, "records": found.records, "bytes": found.bytes, "damaged": bad,
+        "faults": faults.collect::<Vec<_>>(),
+    });
+    format!("{told}\n")
+}
+
+fn collect(
+    store: &Store,
+    needs: &Needs,
+    bounds: Bounds,
+    dry_run: bool,
+) -> Result<Collected, Trouble> {
+    if dry_run {
+        return Ok(store.would_collect(bounds, |record| needs.hold(record))?);
+    }
+    let collected = store.collect(bounds, |record| needs.hold(record))?;
+    needs.write_down(store)?;
+    Ok(collected)
+}
+
+fn collected_text(needs: &Needs, collected: &Collected, dry_run: bool) -> String {
     let mut text = String::new();
     for (_, notice) in &needs.notices {
         text.push_str(&format!("{notice}\n"));
@@ -221,10 +178,21 @@ fn collect(store: &Store, needs: &Needs, bounds: Bounds, dry_run: bool) -> Resul
     text.push_str(&format!(
         "{} {}\n  {} stay: {} needed by lock files and last results\n",
         if dry_run { "would drop" } else { "dropped" },
-        dropped(&collected),
+        dropped(collected),
         bytes(collected.left),
         count(collected.needed, "record"),
     ));
-    screen::say(&text);
-    Ok(Exit::Ok)
+    text
+}
+
+fn collected_json(needs: &Needs, collected: &Collected, dry_run: bool) -> String {
+    let notices = needs.notices.iter();
+    let notices = notices.map(|(code, text)| json!({ "code": code, "message": text }));
+    let told = json!({
+        "dry_run": dry_run, "records": collected.records, "blobs": collected.blobs,
+        "checkpoints": collected.checkpoints, "quarantined": collected.quarantined,
+        "bytes": collected.bytes, "left": collected.left, "needed": collected.needed,
+        "notices": notices.collect::<Vec<_>>(),
+    });
+    format!("{told}\n")
 }

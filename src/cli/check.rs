@@ -13,7 +13,7 @@ pub(super) struct CheckArgs {
     all_profiles: bool,
     /// Tell it as JSON lines, faults too
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn check(common: &Common, args: &CheckArgs) -> Result<Exit, Trouble> {

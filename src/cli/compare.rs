@@ -47,7 +47,7 @@ pub(super) struct CompareArgs {
     format: Format,
     /// The same as --format json
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn compare(common: &Common, args: &CompareArgs) -> Result<Exit, Trouble> {
@@ -61,7 +61,7 @@ pub(super) fn compare(common: &Common, args: &CompareArgs) -> Result<Exit, Troub
     let records: Vec<Record> = records.into_iter().map(|used| used.record).collect();
     let compared = Compared {
         provenance: Provenance::new(&records),
-        last: Last::load(project.store.home(), &project.pipeline.profile),
+        last: project.last(),
         records: &records,
         project: &project,
         args,

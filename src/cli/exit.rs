@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use crate::config::{Fault, Faults};
 use crate::plan::PlanError;
 use crate::report::{annotations, faults, screen};
@@ -62,11 +64,18 @@ impl Trouble {
         Self::Other(exit, code.to_owned(), cause.into(), mend.to_owned())
     }
 
-    /// Says it, and gives the exit code.
-    pub(super) fn tell(self) -> Exit {
+    /// Says it, for people or as JSON lines, and gives the exit code.
+    pub(super) fn tell(self, json: bool) -> Exit {
+        let draw = |found: &Faults| {
+            if json {
+                faults::json(found)
+            } else {
+                faults::draw(found, look())
+            }
+        };
         match self {
             Self::Faults(found) => {
-                screen::complain(&faults::draw(&found, look()));
+                screen::complain(&draw(&found));
                 let env = |name: &str| std::env::var(name).ok();
                 screen::complain(&annotations(&env, &found));
                 Exit::Config
@@ -74,11 +83,20 @@ impl Trouble {
             Self::Other(exit, code, cause, mend) => {
                 let fault = Fault::nowhere(&code, cause).mend(mend);
                 let found = Faults::new(std::path::Path::new(""), "", vec![fault]);
-                screen::complain(&faults::draw(&found, look()));
+                screen::complain(&draw(&found));
                 exit
             }
         }
     }
+}
+
+/// Says what a person should know although the command did what it was asked.
+pub(super) fn note(code: &str, text: &str, json: bool) {
+    screen::complain(&if json {
+        format!("{}\n", json!({ "code": code, "message": text }))
+    } else {
+        format!("note: {text} ({code})\n")
+    });
 }
 
 /// Columns of a drawn fault: what every terminal has, and the same text everywhere.

@@ -25,7 +25,7 @@ pub(super) struct ExplainArgs {
     key: bool,
     /// Tell it as JSON, an object a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn explain(common: &Common, args: &ExplainArgs) -> Result<Exit, Trouble> {

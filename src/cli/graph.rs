@@ -33,7 +33,7 @@ pub(super) struct GraphArgs {
     format: Format,
     /// Tell it as JSON, an object a stage
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn graph(common: &Common, args: &GraphArgs) -> Result<Exit, Trouble> {

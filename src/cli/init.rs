@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use serde_json::json;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
@@ -13,6 +14,9 @@ pub(super) struct InitArgs {
     /// The folder to begin in
     #[arg(value_name = "DIR", default_value = ".")]
     folder: std::path::PathBuf,
+    /// Tell what was made as JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// The files of a new project. They run as they stand.
@@ -34,15 +38,22 @@ pub(super) fn init(common: &Common, args: &InitArgs) -> Result<Exit, Trouble> {
             "choose another folder: tunesmith init DIR",
         ));
     }
-    let mut made = String::new();
+    let mut made = Vec::new();
     for (name, text) in FILES {
         let path = folder.join(name);
         if path.exists() {
             continue;
         }
         write(&path, text)?;
-        made.push_str(&format!("  {name}\n"));
+        made.push(name);
     }
+    if args.json {
+        let told = json!({ "folder": folder, "made": made });
+        screen::say(&format!("{told}\n"));
+        return Ok(Exit::Ok);
+    }
+    let made: Vec<String> = made.iter().map(|name| format!("  {name}\n")).collect();
+    let made = made.concat();
     let go = match args.folder.to_str() {
         Some(".") | None => String::new(),
         Some(folder) => format!("cd {folder} && "),

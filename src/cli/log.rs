@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::Common;
 use super::exit::{Exit, Trouble};
-use crate::plan::Last;
 use crate::report::screen;
 use crate::run::{Project, kept_log, log_path};
 
@@ -19,7 +18,7 @@ pub(super) struct LogArgs {
     result: bool,
     /// Tell it as JSON, an object a stage
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn log(common: &Common, args: &LogArgs) -> Result<Exit, Trouble> {
@@ -51,7 +50,7 @@ fn of(project: &Project, stage: &str, result: bool) -> Result<Vec<u8>, Trouble> 
         }
     };
     let kept = || -> Result<Option<Vec<u8>>, Trouble> {
-        let last = Last::load(project.store.home(), &pipeline.profile);
+        let last = project.last();
         let Some(last) = last.get(stage) else {
             return Ok(None);
         };

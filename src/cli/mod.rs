@@ -20,6 +20,7 @@ mod schema;
 mod set;
 mod trace;
 mod update;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -103,6 +104,27 @@ enum Command {
     Guard,
 }
 
+impl Command {
+    /// Whether it was asked to speak JSON: then its troubles are told so, too.
+    fn json(&self) -> bool {
+        match self {
+            Self::Run(args) | Self::Deploy(args) => args.json,
+            Self::Plan(args) => args.json,
+            Self::Explain(args) => args.json,
+            Self::Compare(args) => args.json,
+            Self::Set(args) => args.json,
+            Self::Update(args) => args.json,
+            Self::Graph(args) => args.json,
+            Self::Check(args) => args.json,
+            Self::Init(args) => args.json,
+            Self::Log(args) => args.json,
+            Self::Accept(args) => args.json,
+            Self::Cache(args) => args.json,
+            Self::Trace(_) | Self::Schema | Self::Guard => false,
+        }
+    }
+}
+
 /// The words that begin a command.
 const WORDS: [&str; 17] = [
     "run", "deploy", "plan", "explain", "compare", "set", "update", "graph", "check", "init",
@@ -140,6 +162,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         return guard();
     }
     let common = cli.common;
+    let json = cli.command.json();
     let done = match cli.command {
         Command::Run(args) => run::run(&common, &args),
         Command::Deploy(args) => run::deploy(&common, args),
@@ -158,7 +181,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Schema => Ok(schema::schema()),
         Command::Guard => unreachable!("handled above"),
     };
-    done.unwrap_or_else(exit::Trouble::tell).into()
+    done.unwrap_or_else(|trouble| trouble.tell(json)).into()
 }
 
 /// Puts `run` in front where no command is named.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Common;
-use super::exit::{Exit, Trouble};
+use super::exit::{Exit, Trouble, note};
 use crate::plan::{Decision, preview_with};
 use crate::report::{forecast, screen};
 use crate::run::{self, Options, remote};
@@ -35,7 +35,7 @@ pub(super) struct PlanArgs {
     frozen: bool,
     /// Tell it as JSON lines
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
@@ -60,7 +60,7 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     };
     screen::say(&text);
     for (code, text) in remote::complaints(&link) {
-        screen::complain(&format!("note: {text} ({code})\n"));
+        note(&code, &text, args.json);
     }
     let stale = decisions
         .iter()

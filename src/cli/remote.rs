@@ -2,24 +2,32 @@
 
 use std::collections::BTreeSet;
 
-use cache::{Record, Remote, Unmoved};
+use cache::{Moved, Record, Remote, Unmoved};
+use serde_json::json;
 
 use super::Common;
-use super::exit::{Exit, Trouble};
+use super::exit::{Exit, Trouble, note};
 use crate::plan::{Decision, preview_with};
 use crate::report::screen;
 use crate::report::words::{bytes, count};
 use crate::run::{self, Link, Options, Project, remote};
+
+/// Faults after which nobody knows what the remote has; others pass, or are told result by result.
+const REFUSED: [&str; 3] = ["remote::denied", "remote::nowhere", "remote::left-alone"];
+
+/// The outcome of a result that did not arrive.
+const FAILED: &str = "failed";
 
 /// The project and the way to its remote, for a command that is of no use without one.
 struct Far {
     project: Project,
     options: Options,
     link: Link,
+    json: bool,
 }
 
 impl Far {
-    fn open(common: &Common, stages: &[String]) -> Result<Self, Trouble> {
+    fn open(common: &Common, stages: &[String], json: bool) -> Result<Self, Trouble> {
         let project = common.project()?;
         let options = Options {
             targets: stages.to_vec(),
@@ -38,6 +46,7 @@ impl Far {
             project,
             options,
             link,
+            json,
         })
     }
 
@@ -68,18 +77,47 @@ impl Far {
         Ok(known.collect())
     }
 
+    /// What became of one result: said, or an object a stage.
+    fn told(&self, stage: &str, outcome: &str, moved: Moved, said: Option<&str>) {
+        if self.json {
+            let error = said.filter(|_| outcome == FAILED);
+            let told = json!({
+                "stage": stage, "outcome": outcome, "blobs": moved.blobs, "bytes": moved.bytes,
+                "error": error,
+            });
+            screen::say(&format!("{told}\n"));
+        } else if let Some(said) = said {
+            screen::say(&format!("  {stage}  {said}\n"));
+        }
+    }
+
+    /// The last line, for people: the lines of JSON say it already.
+    fn sum(&self, text: &str) {
+        if !self.json {
+            screen::say(text);
+        }
+    }
+
     /// What went wrong at the remote, and the exit code.
     fn end(&self, failed: usize) -> Exit {
-        for (code, text) in remote::complaints(&self.link) {
-            screen::complain(&format!("note: {text} ({code})\n"));
+        let complaints = remote::complaints(&self.link);
+        for (code, text) in &complaints {
+            note(code, text, self.json);
         }
-        if failed == 0 { Exit::Ok } else { Exit::Failed }
+        let refused = complaints
+            .iter()
+            .any(|(code, _)| REFUSED.contains(&&**code));
+        if failed == 0 && !refused {
+            Exit::Ok
+        } else {
+            Exit::Failed
+        }
     }
 }
 
 /// Puts the present results of stages to the remote.
-pub(super) fn push(common: &Common, stages: &[String]) -> Result<Exit, Trouble> {
-    let far = Far::open(common, stages)?;
+pub(super) fn push(common: &Common, stages: &[String], json: bool) -> Result<Exit, Trouble> {
+    let far = Far::open(common, stages, json)?;
     if let Err(variable) = far.link.may_push_by_hand() {
         return Err(Trouble::new(
             Exit::Config,
@@ -96,27 +134,31 @@ pub(super) fn push(common: &Common, stages: &[String]) -> Result<Exit, Trouble> 
         .map(|(id, record, _)| (id, record))
         .partition(|(_, record)| record.made.accepted);
     for (id, _) in &accepted {
-        screen::say(&format!("  {id}  accepted by hand: it stays here\n"));
+        let said = "accepted by hand: it stays here";
+        far.told(id, "accepted", Moved::default(), Some(said));
     }
     let (mut sent, mut size, mut failed) = (0, 0, 0);
     let all = results.len();
-    remote::push_all(remote, &far.project.store, results, &mut |told| {
-        let what = match told.outcome {
-            Ok(moved) if moved.blobs == 0 => return,
+    remote::push_all(
+        remote,
+        &far.project.store,
+        results,
+        &mut |told| match told.outcome {
+            Ok(moved) if moved.blobs == 0 => far.told(&told.stage, "there", moved, None),
             Ok(moved) => {
                 sent += 1;
                 size += moved.bytes;
-                format!("{} in {}", bytes(moved.bytes), count(moved.blobs, "blob"))
+                far.told(&told.stage, "put", moved, Some(&shown(moved)));
             }
             Err(error) => {
                 failed += 1;
-                format!("not put there: {error}")
+                let said = format!("not put there: {error}");
+                far.told(&told.stage, FAILED, Moved::default(), Some(&said));
             }
-        };
-        screen::say(&format!("  {}  {what}\n", told.stage));
-    });
+        },
+    );
     let there = all - sent - failed;
-    screen::say(&format!(
+    far.sum(&format!(
         "put {} ({}) to {}; {there} there already\n",
         count(sent, "result"),
         bytes(size),
@@ -125,9 +167,13 @@ pub(super) fn push(common: &Common, stages: &[String]) -> Result<Exit, Trouble> 
     Ok(far.end(failed))
 }
 
+fn shown(moved: Moved) -> String {
+    format!("{} in {}", bytes(moved.bytes), count(moved.blobs, "blob"))
+}
+
 /// Fetches the bytes of results that are at the remote.
-pub(super) fn pull(common: &Common, stages: &[String]) -> Result<Exit, Trouble> {
-    let far = Far::open(common, stages)?;
+pub(super) fn pull(common: &Common, stages: &[String], json: bool) -> Result<Exit, Trouble> {
+    let far = Far::open(common, stages, json)?;
     let remote = far.remote()?;
     let named: BTreeSet<&String> = stages.iter().collect();
     let (mut got, mut size, mut failed, mut here) = (0, 0, 0, 0);
@@ -137,27 +183,24 @@ pub(super) fn pull(common: &Common, stages: &[String]) -> Result<Exit, Trouble> 
         }
         if is_here {
             here += 1;
+            far.told(&id, "here", Moved::default(), None);
             continue;
         }
-        let what = match remote::bring(remote, &far.project.store, &record, &|_| {}) {
+        match remote::bring(remote, &far.project.store, &record, &|_| {}) {
             Ok(brought) => {
                 got += 1;
                 size += brought.moved.bytes;
-                format!(
-                    "{} in {}",
-                    bytes(brought.moved.bytes),
-                    count(brought.moved.blobs, "blob")
-                )
+                far.told(&id, "fetched", brought.moved, Some(&shown(brought.moved)));
             }
             Err(Unmoved::Store(error)) => return Err(error.into()),
             Err(error) => {
                 failed += 1;
-                format!("not fetched: {error}")
+                let said = format!("not fetched: {error}");
+                far.told(&id, FAILED, Moved::default(), Some(&said));
             }
-        };
-        screen::say(&format!("  {id}  {what}\n"));
+        }
     }
-    screen::say(&format!(
+    far.sum(&format!(
         "fetched {} ({}) from {}; {here} here already\n",
         count(got, "result"),
         bytes(size),
@@ -167,9 +210,17 @@ pub(super) fn pull(common: &Common, stages: &[String]) -> Result<Exit, Trouble> 
 }
 
 /// How much is at the remote.
-pub(super) fn usage(common: &Common) -> Result<Exit, Trouble> {
-    let far = Far::open(common, &[])?;
+pub(super) fn usage(common: &Common, json: bool) -> Result<Exit, Trouble> {
+    let far = Far::open(common, &[], json)?;
     let exit = match far.remote()?.usage() {
+        Ok((blobs, records)) if json => {
+            let told = json!({
+                "remote": far.link.shown(), "blobs": blobs.count, "records": records.count,
+                "bytes": blobs.bytes,
+            });
+            screen::say(&format!("{told}\n"));
+            0
+        }
         Ok((blobs, records)) => {
             screen::say(&format!(
                 "at {}: {} in {}, {}\n",

@@ -51,7 +51,7 @@ pub(super) struct RunArgs {
     trace: Option<PathBuf>,
     /// Tell everything as JSON lines on standard output
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Show what stages write
     #[arg(short, long)]
     verbose: bool,
@@ -128,7 +128,7 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
         let reopen = (file.clone(), common.overrides());
         let reopen = move || Project::open(&reopen.0, &reopen.1);
         let mut complain = |halt: Halt| {
-            let _goes_on = Trouble::from(halt).tell();
+            let _goes_on = Trouble::from(halt).tell(args.json);
         };
         run::watch(&file, reopen, &options, &mut tell, &mut complain)?
     } else {

@@ -20,7 +20,7 @@ pub(super) struct SetArgs {
     value: String,
     /// Tell it as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn set(common: &Common, args: &SetArgs) -> Result<Exit, Trouble> {

@@ -18,7 +18,7 @@ pub(super) struct UpdateArgs {
     stages: Vec<String>,
     /// Tell what moved as JSON lines
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 pub(super) fn update(common: &Common, args: &UpdateArgs) -> Result<Exit, Trouble> {

@@ -59,11 +59,10 @@ pub(crate) fn ports(
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
 ) {
-    for (side, name, span) in scope.ports(run) {
-        let known = if side == "inputs" { inputs } else { outputs };
-        let Some(known) = known.filter(|known| !known.contains(&name)) else {
-            continue;
-        };
+    let declared = |side: &str| if side == "inputs" { inputs } else { outputs };
+    let known = |side: &str, name: &str| declared(side).is_none_or(|known| known.contains(&name));
+    for (side, name, span) in scope.ports(run, known) {
+        let known = declared(side).unwrap_or_default();
         let message = format!("the command names `${{{side}.{name}}}`, which is not declared");
         let mend = match suggest::nearest(name, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),

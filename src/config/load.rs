@@ -12,6 +12,7 @@ use super::limits;
 use super::node::{Entry, Node};
 use super::params::{self, Chosen, Overrides};
 use super::pipeline::{Pipeline, StageSpec};
+use super::remembered::Remembered;
 use super::resources::{self, Pools};
 use super::secret::{self, Secrets};
 use super::stage::{self, Draft};
@@ -69,15 +70,21 @@ pub fn load(
 }
 
 /// [`load`] that hands out what could be read beside the faults, so that a later room
-/// can add its own (the graph its cycles) before anybody is told.
+/// can add its own (the graph its cycles) before anybody is told. `remembered` spares parsing a
+/// text that was parsed before.
 pub(crate) fn load_lenient(
     file: &Path,
     text: String,
     overrides: &Overrides,
     registry: &[&'static dyn Stage],
+    remembered: Option<&mut Remembered>,
 ) -> Result<Loaded, Faults> {
     let env = |name: &str| std::env::var(name).ok();
-    load_text(file, text, overrides, registry, &env)
+    let parsed = match remembered {
+        Some(remembered) => remembered.parse(&text),
+        None => parse::parse(&text),
+    };
+    load_parsed(file, text, parsed, overrides, registry, &env)
 }
 
 /// A pipeline as far as it could be read.
@@ -135,7 +142,19 @@ pub(crate) fn load_text(
     registry: &[&'static dyn Stage],
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Loaded, Faults> {
-    let (tree, mut faults) = parse::parse(&text);
+    let parsed = parse::parse(&text);
+    load_parsed(file, text, parsed, overrides, registry, env)
+}
+
+/// The pipeline that the tree of `text` is.
+fn load_parsed(
+    file: &Path,
+    text: String,
+    (tree, mut faults): (Option<Node>, Vec<Fault>),
+    overrides: &Overrides,
+    registry: &[&'static dyn Stage],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Loaded, Faults> {
     let Some(mut tree) = tree else {
         return Err(Faults::new(file, &text, faults));
     };

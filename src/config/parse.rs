@@ -24,7 +24,7 @@ use super::node::{Entry, Kind, Node};
 use super::scalar;
 
 /// Maps and lists may stand this deep in each other.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// Values that aliases may add in all: far above any pipeline, far below a bomb.
 const MAX_ALIASED: usize = 1_000_000;
 

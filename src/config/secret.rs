@@ -20,6 +20,11 @@ const PREFIXES: [(&str, &str); 9] = [
     ("AKIA", "an AWS key"),
 ];
 
+/// Bytes of a token behind its prefix, at least.
+const BODY: usize = 16;
+/// The shortest prefix, and a body.
+const SHORTEST_TOKEN: usize = 3 + BODY;
+
 /// Environment variables whose value is a secret whether declared or not.
 const KNOWN: [&str; 5] = [
     "HF_TOKEN",
@@ -81,12 +86,15 @@ pub(crate) fn search(
 
 /// A token of a known service inside `text`.
 pub(crate) fn token(text: &str) -> Option<(&str, &'static str)> {
+    if text.len() < SHORTEST_TOKEN {
+        return None;
+    }
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     text.split(|c| !part(c)).find_map(|token| {
         let begins = |(prefix, _): &&(&str, &str)| token.starts_with(prefix);
         let (prefix, whose) = PREFIXES.iter().find(begins)?;
         let body = &token[prefix.len()..];
-        let long = body.len() >= 16 && body.bytes().any(|byte| byte.is_ascii_digit());
+        let long = body.len() >= BODY && body.bytes().any(|byte| byte.is_ascii_digit());
         long.then_some((token, *whose))
     })
 }

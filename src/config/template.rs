@@ -42,7 +42,7 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, usize> {
     let mut pieces = Vec::new();
     let mut rest = text;
     let mut nth = 0;
-    while let Some(at) = rest.find("${") {
+    while let Some(at) = opening(rest) {
         let escaped = rest[..at].ends_with('$');
         let before = if escaped { at - 1 } else { at };
         if before > 0 {
@@ -62,6 +62,14 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, usize> {
         pieces.push(Piece::Text(rest));
     }
     Ok(pieces)
+}
+
+/// Where the first `${` stands. A search for one byte is far cheaper than one for a text, and most
+/// texts have no `$`.
+fn opening(text: &str) -> Option<usize> {
+    let dollars = text.bytes().enumerate().filter(|(_, byte)| *byte == b'$');
+    let mut places = dollars.map(|(at, _)| at);
+    places.find(|at| text.as_bytes().get(at + 1) == Some(&b'{'))
 }
 
 impl Scope<'_> {
@@ -89,7 +97,7 @@ impl Scope<'_> {
     }
 
     fn text(&self, node: &Node, text: &str, faults: &mut Vec<Fault>) -> Option<Value> {
-        if !text.contains("${") {
+        if opening(text).is_none() {
             return Some(Value::String(text.to_owned()));
         }
         let pieces = self.pieces(node, text, faults)?;
@@ -134,7 +142,7 @@ impl Scope<'_> {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Escaped => out.push_str("${"),
                 Piece::Expression(inside, _) if stays(inside) => {
-                    out.push_str(&format!("${{{}}}", inside.trim()));
+                    out.extend(["${", inside.trim(), "}"]);
                 }
                 Piece::Expression(inside, nth) => {
                     let value = self.expression(node, inside, *nth, faults);
@@ -214,12 +222,17 @@ impl Scope<'_> {
         Some(fault.mend("move what needs it into a stage of the sweep, whose output is picked"))
     }
 
-    /// The `inputs.x` and `outputs.x` that a command names, and where.
-    pub(crate) fn ports<'n>(&self, node: &'n Node) -> Vec<(&'n str, &'n str, Span)> {
+    /// The `inputs.x` and `outputs.x` that a command names and that are not `known`, and where.
+    pub(crate) fn ports<'n>(
+        &self,
+        node: &'n Node,
+        known: impl Fn(&str, &str) -> bool,
+    ) -> Vec<(&'n str, &'n str, Span)> {
         let pieces = pieces(node.text().unwrap_or_default()).unwrap_or_default();
         let named = pieces.into_iter().filter_map(|piece| match piece {
             Piece::Expression(inside, nth) => {
-                port(inside).map(|(side, name)| (side, name, self.inside(node, inside, nth)))
+                let (side, name) = port(inside).filter(|(side, name)| !known(side, name))?;
+                Some((side, name, self.inside(node, inside, nth)))
             }
             _ => None,
         });

@@ -127,10 +127,22 @@ pub struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// Reads the last results of the pipeline's profile.
     pub fn new(pipeline: &'a Pipeline, store: &'a Store, lock: &'a Lock, options: Options) -> Self {
+        let last = Last::load(store.home(), &pipeline.profile);
+        Self::knowing(last, pipeline, store, lock, options)
+    }
+
+    /// [`Planner::new`] with the last results of the pipeline's profile.
+    pub fn knowing(
+        last: Last,
+        pipeline: &'a Pipeline,
+        store: &'a Store,
+        lock: &'a Lock,
+        options: Options,
+    ) -> Self {
         let stages = pipeline.stages.iter().enumerate();
         Self {
             index: stages.map(|(at, spec)| (&*spec.id, at)).collect(),
-            last: Last::load(store.home(), &pipeline.profile),
+            last,
             locals: Locals::new(options.preview),
             picks: Picks::new(pipeline),
             fingerprints: Fingerprints::new(store.home()),

@@ -21,9 +21,6 @@ use super::error::PlanError;
 /// Lines that may be out of date before the file is written anew.
 const SLACK: usize = 1000;
 
-/// Bytes from which a second thread is worth starting.
-const WORTH_TWO: usize = 64 << 10;
-
 /// The last results.
 #[derive(Debug)]
 pub struct Last {
@@ -92,55 +89,43 @@ impl Last {
     /// The last results under `profile`, of a store at `home`. Lines that do not parse are
     /// skipped.
     pub fn load(home: &Path, profile: &str) -> Self {
-        let file = home
-            .join("last")
-            .join(format!("{}.jsonl", file_name(profile)));
-        Self::read(file)
+        Self::read(Self::path(home, profile))
+    }
+
+    /// The last results that changed last: for whoever does not know the profile yet.
+    pub fn newest(home: &Path) -> Option<Self> {
+        let dated = |file: PathBuf| Some((fs::metadata(&file).ok()?.modified().ok()?, file));
+        let (_, file) = files(home).into_iter().filter_map(dated).max()?;
+        Some(Self::read(file))
+    }
+
+    /// Whether these are the last results under `profile`, of a store at `home`.
+    pub fn is_of(&self, home: &Path, profile: &str) -> bool {
+        self.file == Self::path(home, profile)
+    }
+
+    fn path(home: &Path, profile: &str) -> PathBuf {
+        home.join("last")
+            .join(format!("{}.jsonl", file_name(profile)))
     }
 
     fn read(file: PathBuf) -> Self {
         let bytes = fs::read(&file).unwrap_or_default();
-        let mut last = Self {
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+        let parsed = |line: &&[u8]| serde_json::from_slice::<LastResult>(line).ok();
+        let entries = lines.iter().filter_map(parsed);
+        Self {
             file,
-            entries: HashMap::new(),
-            lines: 0,
-        };
-        // The two halves side by side: of everything that a run without work does, reading this
-        // file is the largest part that needs nothing else.
-        let middle = match bytes.len() {
-            ..WORTH_TWO => 0,
-            length => {
-                let feed = bytes[length / 2..].iter().position(|byte| *byte == b'\n');
-                feed.map_or(length, |at| length / 2 + at)
-            }
-        };
-        let (first, second) = bytes.split_at(middle);
-        let halves = std::thread::scope(|scope| {
-            let first = (middle > 0).then(|| scope.spawn(|| entries(first)));
-            let second = entries(second);
-            let first = first.map(|first| first.join().expect("bug: reading lines panicked"));
-            first.into_iter().chain([second]).collect::<Vec<_>>()
-        });
-        for (lines, entries) in halves {
-            last.lines += lines;
-            let named = entries
-                .into_iter()
-                .map(|entry| (entry.stage.clone(), entry));
-            last.entries.extend(named);
+            entries: entries.map(|entry| (entry.stage.clone(), entry)).collect(),
+            lines: lines.len(),
         }
-        last
     }
 
     /// Every last result under any profile, of a checkout whose state is at `home`.
     pub fn all(home: &Path) -> Vec<LastResult> {
-        let listing = fs::read_dir(home.join("last"));
-        let files = listing.into_iter().flatten().flatten();
-        let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
-        files.sort();
-        let jsonl = |file: &PathBuf| file.extension().is_some_and(|found| found == "jsonl");
+        let files = files(home).into_iter();
         files
-            .into_iter()
-            .filter(jsonl)
             .flat_map(|file| Self::read(file).entries.into_values())
             .collect()
     }
@@ -220,12 +205,14 @@ impl Last {
     }
 }
 
-/// How many lines there are, and those that parse, in their order.
-fn entries(bytes: &[u8]) -> (usize, Vec<LastResult>) {
-    let lines = bytes.split(|byte| *byte == b'\n');
-    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    let entries = lines.iter().map(|line| serde_json::from_slice(line));
-    (lines.len(), entries.filter_map(Result::ok).collect())
+/// The files of last results of a store at `home`, sorted.
+fn files(home: &Path) -> Vec<PathBuf> {
+    let listing = fs::read_dir(home.join("last"));
+    let files = listing.into_iter().flatten().flatten();
+    let jsonl = |file: &PathBuf| file.extension().is_some_and(|found| found == "jsonl");
+    let mut files: Vec<_> = files.map(|entry| entry.path()).filter(jsonl).collect();
+    files.sort();
+    files
 }
 
 fn line(entry: &LastResult) -> String {
@@ -304,6 +291,25 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().len(), before);
         let last = Last::load(dir.path(), "p");
         assert_eq!(last.get("a").unwrap().key, record("1249").key);
+    }
+
+    #[test]
+    fn without_a_profile_those_that_changed_last_are_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Last::newest(dir.path()).is_none());
+        for (profile, seconds) in [("a", 1), ("b", 3), ("c", 2)] {
+            let mut last = Last::load(dir.path(), profile);
+            last.set("s", &record(profile), false).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            fs::File::open(&last.file)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        }
+        let newest = Last::newest(dir.path()).unwrap();
+        assert_eq!(newest.get("s").unwrap().key, record("b").key);
+        assert!(newest.is_of(dir.path(), "b"));
+        assert!(!newest.is_of(dir.path(), "a"));
     }
 
     #[test]

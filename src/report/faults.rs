@@ -63,11 +63,12 @@ pub fn draw(faults: &Faults, look: Look) -> String {
 
 /// All faults, a JSON object a line.
 pub fn json(faults: &Faults) -> String {
+    let file = Some(shown_name(faults)).filter(|name| !name.is_empty());
     let line = |fault: &Fault| {
         let place = fault.span.as_ref().map(|span| faults.place(span.start));
         let told = serde_json::json!({
             "code": fault.code, "message": fault.message, "mend": fault.mend,
-            "file": shown_name(faults),
+            "file": file,
             "line": place.map(|(line, _)| line), "column": place.map(|(_, column)| column),
         });
         format!("{told}\n")

@@ -1,6 +1,7 @@
 //! The end of a run: what happened to each stage, the gates, where the results are and
 //! what to type next.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::paint::Paint;
@@ -36,6 +37,8 @@ struct Looked {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Summary {
     fates: Vec<(String, Fate)>,
+    /// Where each stage stands among them.
+    places: BTreeMap<String, usize>,
     gates: Vec<Looked>,
     finished: Option<(String, u64)>,
     log_of_failed: Option<String>,
@@ -99,9 +102,15 @@ impl Summary {
     }
 
     fn note(&mut self, stage: &str, fate: Fate) {
-        // One whose bytes could not be fetched runs after all.
-        self.fates
-            .retain(|(known, old)| known != stage || !matches!(old, Fate::Fresh | Fate::Restored));
+        let place = self.fates.len();
+        if let Some(before) = self.places.insert(stage.to_owned(), place) {
+            // One whose bytes could not be fetched runs after all.
+            if matches!(self.fates[before].1, Fate::Fresh | Fate::Restored) {
+                self.fates.remove(before);
+                let after = self.places.values_mut().filter(|place| **place > before);
+                after.for_each(|place| *place -= 1);
+            }
+        }
         self.fates.push((stage.to_owned(), fate));
     }
 

@@ -7,6 +7,9 @@
 //! told (128 + the signal's number after a signal). The end of the socket, which the kernel
 //! sends when the command is gone, however it went, kills every group.
 //!
+//! It leads a session of its own: should it be killed itself, the command ends what it told of by
+//! group, and what it had started and not told of yet by session.
+//!
 //! The guard starts the programs itself, so there is no moment at which one runs unguarded; and
 //! it is small and has one thread more than programs, so starting one from here costs less than
 //! from the command. Linux's parent-death signal would reach the program only, not what it
@@ -35,6 +38,8 @@ pub(crate) const NOT_STARTED: u8 = 127;
 
 /// The whole life of a guard process.
 pub fn guard() -> ExitCode {
+    // Fails only where it leads a group already: then groups alone are ended.
+    let _groups_alone = rustix::process::setsid();
     let control = std::io::stdin().as_fd().try_clone_to_owned();
     let Ok(socket) = control.map(UnixStream::from) else {
         return ExitCode::from(NOT_STARTED);

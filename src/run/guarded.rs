@@ -2,17 +2,16 @@
 //!
 //! Promises: one guard process for all programs of this process, started at the first one; a
 //! handle that is dropped takes its program with it; a guard that is killed takes its programs
-//! along (but for one that it started in that very instant and had no time to name), and the next
-//! program gets a new guard.
+//! along, also one that it had no time to name, and the next program gets a new guard.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::oneshot;
 
@@ -38,6 +37,8 @@ pub(crate) struct Pipes {
 struct Guard {
     socket: UnixStream,
     programs: Mutex<Programs>,
+    /// Its own number, and that of the session it leads.
+    session: u32,
 }
 
 #[derive(Default)]
@@ -159,11 +160,11 @@ impl Guard {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .process_group(0)
             .spawn()?;
         let guard = Arc::new(Self {
             socket,
             programs: Mutex::default(),
+            session: child.id(),
         });
         let heard = Arc::clone(&guard);
         std::thread::spawn(move || {
@@ -204,10 +205,65 @@ impl Guard {
         }
         let mut programs = self.programs();
         programs.gone = true;
+        let untold = programs
+            .running
+            .values()
+            .any(|running| running.group.is_none());
         for running in std::mem::take(&mut programs.running).into_values() {
             if let Some(group) = running.group.and_then(Pid::from_raw) {
                 let _gone = kill_process_group(group, Signal::KILL);
             }
         }
+        drop(programs);
+        if untold {
+            end_session(self.session);
+        }
+    }
+}
+
+/// Kills every process of a session, looking again until a look finds none, for one may have
+/// started another meanwhile. Where there is no `/proc` (macOS) nobody is found.
+fn end_session(session: u32) {
+    const LOOKS: usize = 100;
+    for _ in 0..LOOKS {
+        let listing = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let mut found = false;
+        for number in numbers {
+            let stat = std::fs::read_to_string(format!("/proc/{number}/stat"));
+            if stat.is_ok_and(|stat| lives_in(&stat, session)) {
+                found = true;
+                let process = Pid::from_raw(number).expect("processes have numbers above zero");
+                let _gone = kill_process(process, Signal::KILL);
+            }
+        }
+        if !found {
+            return;
+        }
+    }
+}
+
+/// Whether `/proc/N/stat` is that of a living process of the session. After the name, which may
+/// hold anything, come its state, parent, group and session.
+fn lives_in(stat: &str, session: u32) -> bool {
+    let Some((_, fields)) = stat.rsplit_once(") ") else {
+        return false;
+    };
+    let fields: Vec<&str> = fields.split(' ').take(4).collect();
+    let own = fields.get(3).and_then(|field| field.parse().ok());
+    own == Some(session) && !matches!(fields[0], "Z" | "X")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_hides_no_session() {
+        let stat = "17 (a) Z 1 2 3) S 1 17 42 0 -1";
+        assert!(lives_in(stat, 42));
+        assert!(!lives_in(stat, 3) && !lives_in(stat, 17));
+        assert!(!lives_in(&stat.replace(") S", ") Z"), 42));
+        assert!(!lives_in("", 42));
     }
 }

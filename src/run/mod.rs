@@ -5,6 +5,7 @@
 //! happens is told as events. Must not know: who listens, how anything is drawn.
 
 mod accept;
+mod ahead;
 mod backoff;
 mod checkpoints;
 mod claims;
@@ -196,5 +197,11 @@ pub fn planner<'a>(
         checking: options.checking,
         remote: link.is_there(),
     };
-    Planner::new(&project.pipeline, &project.store, &project.lock, asked)
+    Planner::knowing(
+        project.last(),
+        &project.pipeline,
+        &project.store,
+        &project.lock,
+        asked,
+    )
 }

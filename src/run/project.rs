@@ -1,13 +1,15 @@
 //! A project: its pipeline, its graph, its lock and its store, open.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cache::{Opening, Store, Witness};
+use cache::{Index, Opening, Store};
 
-use crate::config::{Faults, Overrides, Pipeline, RemoteSpec, StoreSpec, User};
+use super::ahead::{Ahead, beside};
+use crate::config::{Faults, Overrides, Pipeline, Remembered, RemoteSpec, StoreSpec, User};
 use crate::graph::{self, Graph};
 use crate::lock::{self, Lock};
+use crate::plan::Last;
 
 /// Everything a command works on.
 pub struct Project {
@@ -23,6 +25,8 @@ pub struct Project {
     pub spec: StoreSpec,
     /// What is said about the remote, likewise.
     pub remote: RemoteSpec,
+    /// Last results that were read ahead.
+    last: Mutex<Option<Last>>,
 }
 
 /// Why a project cannot be opened.
@@ -41,14 +45,18 @@ pub fn home(pipeline: &Pipeline) -> PathBuf {
     pipeline.root.join(super::HOME)
 }
 
+/// What the parser made of the pipeline, below the folder of run-time state.
+const PARSED: &str = "parsed";
+
 /// The variable that names a shared store.
 const STORE: &str = "TUNESMITH_STORE";
 
-/// The pipeline's store, and what is said about it and about the remote. A checkout that shares its store registers
-/// there, so that nothing it needs is collected.
+/// The pipeline's store, and what is said about it and about the remote. A checkout that shares its
+/// store registers there, so that nothing it needs is collected. `index` is that of the checkout's
+/// own store, if it was read already.
 pub fn open_store(
     pipeline: &Pipeline,
-    witness: Option<Arc<dyn Witness>>,
+    index: Option<Index>,
 ) -> Result<(Store, StoreSpec, RemoteSpec), OpenError> {
     let env = |name: &str| std::env::var(name).ok();
     let user = User::read(&env)?;
@@ -59,7 +67,8 @@ pub fn open_store(
     }
     let opening = Opening {
         shared: spec.path.clone(),
-        witness,
+        index,
+        ..Opening::default()
     };
     let store = Store::open_with(&home(pipeline), opening)?;
     if store.base() != store.home() {
@@ -71,18 +80,18 @@ pub fn open_store(
 impl Project {
     /// Opens the project of `file`.
     pub fn open(file: &Path, overrides: &Overrides) -> Result<Self, OpenError> {
-        Self::open_watched(file, overrides, None)
-    }
-
-    /// [`Project::open`] with somebody standing in the store's door to the disk.
-    pub fn open_watched(
-        file: &Path,
-        overrides: &Overrides,
-        witness: Option<Arc<dyn Witness>>,
-    ) -> Result<Self, OpenError> {
-        let (pipeline, graph) = graph::open(file, overrides, stages::registry::all())?;
-        let lock = Lock::load(&pipeline.root.join(lock::FILE_NAME))?;
-        let (store, spec, remote) = open_store(&pipeline, witness)?;
+        let whole = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let folder = whole.parent().unwrap_or(Path::new("/"));
+        let home = folder.join(super::HOME);
+        let mut remembered = Remembered::at(home.join(PARSED));
+        let stages = stages::registry::all();
+        let open = || graph::open_remembering(file, overrides, stages, &mut remembered);
+        let (opened, ahead) = beside(folder, &home, overrides.profile.as_deref(), open);
+        let (pipeline, graph) = opened?;
+        let Ahead { lock, index, last } = ahead;
+        let lock = lock?;
+        let (store, spec, remote) = open_store(&pipeline, index)?;
+        remembered.keep();
         Ok(Self {
             pipeline: Arc::new(pipeline),
             graph,
@@ -90,7 +99,17 @@ impl Project {
             store: Arc::new(store),
             spec,
             remote,
+            last: Mutex::new(last),
         })
+    }
+
+    /// The last results of the pipeline's profile: those that were read ahead the first time, as
+    /// they are on disk from then on.
+    pub fn last(&self) -> Last {
+        let mut ahead = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (home, profile) = (self.store.home(), &self.pipeline.profile);
+        let ahead = ahead.take().filter(|last| last.is_of(home, profile));
+        ahead.unwrap_or_else(|| Last::load(home, profile))
     }
 
     /// Where `pipeline.lock` lies.

@@ -14,6 +14,8 @@ pub mod eval_prompts;
 pub mod export;
 pub mod fetch;
 pub mod format;
+#[cfg(test)]
+mod golden_tests;
 mod http;
 #[cfg(test)]
 mod model_tests;

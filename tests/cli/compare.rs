@@ -117,3 +117,61 @@ fn history_and_other_lock_files_are_rows_too() {
       read by   eval[rank=4]
     "#);
 }
+
+#[test]
+fn a_lock_of_another_branch_or_from_a_pipe_is_a_row_too() {
+    let project = Project::new(SWEEP);
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.current_dir(project.path()).args(args);
+        for (name, value) in [("NAME", "somebody"), ("EMAIL", "some@body")] {
+            git.env(format!("GIT_AUTHOR_{name}"), value);
+            git.env(format!("GIT_COMMITTER_{name}"), value);
+        }
+        let done = git.output().expect("git");
+        assert!(done.status.success(), "{done:?}");
+        done.stdout
+    };
+    git(&["init", "--quiet", "--initial-branch=trial"]);
+    project.ok(&[]);
+    git(&["add", "pipeline.yaml", "pipeline.lock"]);
+    git(&["commit", "--quiet", "-m", "trial"]);
+    git(&["checkout", "--quiet", "-b", "next"]);
+    project.edit("pipeline.yaml", "lr: 1e-3", "lr: 5e-4");
+    project.edit("pipeline.yaml", "$1 }", "$1 * 2 }");
+    project.ok(&[]);
+    insta::assert_snapshot!(project.says(&["compare", "eval[rank=4]", "--lock", "git:trial"]), @r#"
+    exit 0
+    ----- stdout -----
+    stage         from   eval.command                              train.command                             loss  score
+    eval[rank=4]  now    awk '{ printf "{\"score\": %f, \"loss\"…  printf '%s\n' "4 0.0005" > ${outputs.ad…   0.5      8
+    eval[rank=4]  trial  awk '{ printf "{\"score\": %f, \"loss\"…  printf '%s\n' "4 0.001" > ${outputs.ada…   0.5      4
+    "#);
+
+    // The same lock from a pipe.
+    let lock = git(&["show", "trial:pipeline.lock"]);
+    let mut command = project.command(&["compare", "eval[rank=4]", "--lock", "-"]);
+    command.stdin(std::process::Stdio::piped());
+    command.stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, &lock).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it was started");
+    insta::assert_snapshot!(project.page(&output), @r#"
+    exit 0
+    ----- stdout -----
+    stage         from   eval.command                              train.command                             loss  score
+    eval[rank=4]  now    awk '{ printf "{\"score\": %f, \"loss\"…  printf '%s\n' "4 0.0005" > ${outputs.ad…   0.5      8
+    eval[rank=4]  stdin  awk '{ printf "{\"score\": %f, \"loss\"…  printf '%s\n' "4 0.001" > ${outputs.ada…   0.5      4
+    "#);
+
+    insta::assert_snapshot!(project.says(&["compare", "eval", "--lock", "git:nobody"]), @r"
+    exit 2
+    ----- stderr -----
+    compare::lock
+
+      × `git:nobody`: fatal: invalid object name 'nobody'.
+      help: name a file, `-` for standard input, or `git:BRANCH`
+    ");
+}

@@ -3,7 +3,7 @@
 //! The seeds in `fuzz/corpus/` and everything that once broke a reader (`fuzz/found/`) are read by
 //! every test run. `just fuzz 600` mutates them for so many seconds: bits, pieces of other seeds,
 //! words of the grammar, deep nesting. The same functions are targets of `cargo fuzz` (`fuzz/`),
-//! which sees coverage and needs a nightly toolchain.
+//! which sees coverage: `just fuzz-covered`.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

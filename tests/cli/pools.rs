@@ -241,3 +241,20 @@ stages:
     assert_eq!(said(&["trace", "1"]), live);
     assert_eq!(project.output(&["trace", "7"]).status.code(), Some(1));
 }
+
+#[test]
+fn stages_that_need_each_other_at_once_run_side_by_side() {
+    // Each is done only when the other has begun.
+    let project = Project::new(
+        r#"
+name: rendezvous
+stages:
+  a: { run: "touch DIR/a; until test -e DIR/b; do sleep 0.01; done; echo a > ${outputs.it}", outputs: { it: it.txt }, timeout: 30s }
+  b: { run: "touch DIR/b; until test -e DIR/a; do sleep 0.01; done; echo b > ${outputs.it}", outputs: { it: it.txt }, timeout: 30s }
+"#,
+    );
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Unasked, where the machine has two cores.
+    let args: &[&str] = if cores > 1 { &["run"] } else { &["run", "-j2"] };
+    project.ok(args);
+}

@@ -130,7 +130,6 @@ stages:
   long:
     run: |
       sleep 1000 & echo $! > DIR/grandchild
-      sleep 0.5 # by then the guard has told which group this is
       echo $PPID > DIR/guard
       wait
     outputs: { it: it.txt }

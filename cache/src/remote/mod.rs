@@ -153,6 +153,13 @@ impl Remote {
         Ok(size.is_some())
     }
 
+    /// Whether a result of the key is found without knowing more.
+    fn named(&self, key: &Digest) -> Result<bool, Unmoved> {
+        let path = key_path(key);
+        let size = self.health.request(|| self.objects.size(&path))?;
+        Ok(size.is_some())
+    }
+
     /// Blobs and records that are there, by listing all of them.
     pub fn usage(&self) -> Result<(Amount, Amount), Unmoved> {
         let count = |folder: &str| {

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 
 use super::objects::{Refusal, RefusalKind};
 use super::{Moved, Remote, Seen, Unmoved, blob_path, key_path, record_path, side_by_side};
+use crate::record::text;
 use crate::store::{Condition, Store};
 use crate::{Digest, Error, Record, Tree};
 
@@ -26,7 +27,10 @@ impl Remote {
         }
         let (key, result) = (&record.key, &record.result());
         let names = [record_path(key, result), key_path(key)];
-        if self.has(key, result)? && !names.iter().any(|name| self.is_bad(name)) {
+        // A killed push may have left the record and not the key's name, without which those who
+        // know no result find none.
+        let there = self.has(key, result)? && self.named(key)?;
+        if there && !names.iter().any(|name| self.is_bad(name)) {
             return Ok(Moved::default());
         }
         let files = record.trees().flat_map(Tree::files);
@@ -44,8 +48,7 @@ impl Remote {
             }
             Ok::<_, Unmoved>(())
         })?;
-        let mut text = serde_json::to_vec(record).expect("a record is plain data");
-        text.push(b'\n');
+        let text = text(record);
         for path in names {
             self.put(&path, &text)?;
         }

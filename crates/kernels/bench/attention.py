@@ -1,10 +1,14 @@
 """Checks the attention kernels against float64 and times them; `--help` lists the parts.
 
-    python3 attention.py --kernels FOLDER_OF_FATBINS --out FOLDER [--doors mma,sm90] [check] [time] [small]
+    python3 attention.py --kernels FOLDER_OF_FATBINS --out FOLDER [--doors mma,sm90] [look] [check] [time] [small]
+
+look   a few shapes of one and two tiles, door by door: where an output is wrong, its error by blocks of 16 rows
+       and 32 columns.
 
 check  forward and backward over lengths, packed sets, prefixes, groups, head sizes and windows: every
        output finite after a NaN fill, equal bytes on a second run, root-mean-square error against float64
        at most twice that of torch's FlashAttention on the same values (separate rows, prefix repeated).
+       Stops after --seconds and says so; ends with one line a kind of kernel: VERDICT kind PASS or FAIL.
 time   CUDA events, median; torch's flash and cuDNN attention in the same run for comparison.
 small  a handful of tiny shapes without torch's attention: for compute-sanitizer.
 """
@@ -16,78 +20,14 @@ import time
 
 import torch
 
-from attention_driver import Attention, Kernels
-
-FLOOR = 1e-5  # root mean square below which an error counts as none
-
+from attention_driver import Attention, Builds
+from attention_reference import FLOOR, flash, reference, relative, rms
 
 def packed(lengths):
     cu = [0]
     for n in lengths:
         cu.append(cu[-1] + n)
     return cu
-
-
-def reference(a):
-    """float64 with the whole score matrix, mask by position."""
-    hd, h, kv, t, prefix = a.hd, a.heads, a.kv_heads, a.tokens, a.prefix
-    x = a.qkv.double()
-    widths = [h * hd, kv * hd, kv * hd]
-    q, k, v = (s.reshape(t, w // hd, hd).transpose(0, 1) for s, w in zip(x.split(widths, dim=1), widths))
-    px = a.prefix_qkv[:prefix].double()
-    _, pk, pv = (s.reshape(prefix, w // hd, hd).transpose(0, 1) for s, w in zip(px.split(widths, dim=1), widths))
-    leaves = [s.contiguous().requires_grad_() for s in (q, k, v, pk, pv)]
-    q, k, v, pk, pv = leaves
-    keys = torch.cat([pk, k], 1).repeat_interleave(h // kv, 0)
-    values = torch.cat([pv, v], 1).repeat_interleave(h // kv, 0)
-    lengths = torch.tensor(a.lengths, device="cuda")
-    seq = torch.repeat_interleave(torch.arange(len(a.lengths), device="cuda"), lengths)
-    start = torch.repeat_interleave(torch.cumsum(lengths, 0) - lengths, lengths)
-    own_pos = prefix + torch.arange(t, device="cuda") - start
-    key_pos = torch.cat([torch.arange(prefix, device="cuda"), own_pos])
-    key_seq = torch.cat([torch.full((prefix,), -1, device="cuda"), seq])
-    gap = own_pos[:, None] - key_pos[None]
-    mask = ((key_seq[None] == seq[:, None]) | (key_seq[None] == -1)) & (gap >= 0)
-    if a.window:
-        mask &= gap < a.window
-    s = q @ keys.transpose(1, 2) * a.p.scale
-    if a.soft_cap:
-        s = a.soft_cap * torch.tanh(s / a.soft_cap)
-    s = s.masked_fill(~mask, float("-inf"))
-    out = torch.softmax(s, -1) @ values
-    grads = torch.autograd.grad(out, leaves, a.d_out.double().reshape(t, h, hd).transpose(0, 1), allow_unused=True)
-    names = ["dq", "dk", "dv"] + (["dpk", "dpv"] if prefix else [])
-    return {"out": out.detach(), "lse": torch.logsumexp(s, -1).detach()} | dict(zip(names, grads))
-
-
-def flash(a):
-    """torch's FlashAttention-2 on each row with the prefix in front (prefix queries get no gradient)."""
-    hd, h, kv, prefix = a.hd, a.heads, a.kv_heads, a.prefix
-    parts = {n: [] for n in ("out", "dq", "dk", "dv")}
-    dpk = dpv = 0
-    at = 0
-    for n in a.lengths:
-        rows = torch.cat([a.prefix_qkv[:prefix], a.qkv[at:at + n]])
-        leaves = [s.reshape(1, prefix + n, -1, hd).contiguous().requires_grad_()
-                  for s in rows.split([h * hd, kv * hd, kv * hd], dim=1)]
-        q, k, v = leaves
-        window = dict(window_size_left=a.window - 1, window_size_right=0) if a.window else {}
-        out = torch.ops.aten._flash_attention_forward(
-            q, k.repeat_interleave(h // kv, 2), v.repeat_interleave(h // kv, 2), None, None, prefix + n, prefix + n, 0.0,
-            True, False, scale=a.p.scale, **window)[0]
-        d_out = torch.zeros_like(out)
-        d_out[0, prefix:] = a.d_out[at:at + n].reshape(n, h, hd)
-        dq, dk, dv = torch.autograd.grad(out, leaves, d_out)
-        for name, x in (("out", out), ("dq", dq), ("dk", dk), ("dv", dv)):
-            parts[name].append(x[0, prefix:].detach())
-        dpk, dpv = dpk + dk[0, :prefix].float(), dpv + dv[0, :prefix].float()
-        at += n
-    res = {n: torch.cat(x).transpose(0, 1) for n, x in parts.items()}
-    return res | ({"dpk": dpk.transpose(0, 1), "dpv": dpv.transpose(0, 1)} if prefix else {})
-
-
-def rms(x, ref):
-    return (x.double() - ref).square().mean().sqrt().item()
 
 
 def run_once(a):
@@ -98,39 +38,37 @@ def run_once(a):
     return a.results() | {"lse": a.lse.clone()}
 
 
-def check_case(kernels, label, rows, **shape):
-    a = Attention(kernels, packed(rows), seed=sum(rows) + shape["prefix"], **shape)
-    got, again = run_once(a), run_once(a)
-    faults = [f"{n} not finite" for n, x in got.items() if not torch.isfinite(x).all()]
-    faults += [f"{n} differs on a second run" for n, x in got.items() if not torch.equal(x, again[n])]
-    ref = reference(a)
-    line = {"case": label, "door": a.door if a.dtype == torch.bfloat16 else "f32"}
-    lse_error = (got.pop("lse").double() - ref.pop("lse")).abs().max().item()
-    if not lse_error < 2e-3:
-        faults.append(f"lse off by {lse_error:.1e}")
-    if a.dtype == torch.float32 or a.soft_cap:
-        limit = 1e-5 if a.dtype == torch.float32 else 1e-2
-        for n, x in got.items():
-            line[n] = rms(x, ref[n]) / max(ref[n].square().mean().sqrt().item(), 1e-2)
-            if not line[n] < limit:
-                faults.append(f"{n} relative error {line[n]:.1e}")
-    else:
-        peer = flash(a)
-        for n, x in got.items():
-            line[n] = rms(x, ref[n]) / max(rms(peer[n], ref[n]), FLOOR)
-            if not line[n] <= 2.0:
-                faults.append(f"{n} error {line[n]:.2f} of torch's")
-    line["faults"] = faults
-    return line
+def judge(a, got, again):
+    """Errors by output (times torch's, or relative where torch has no such attention) and faults as (kind, text)."""
+    faults = [("not finite", n) for n, x in got.items() if not torch.isfinite(x).all()]
+    faults += [("second run differs", n) for n, x in got.items() if not torch.equal(x, again[n])]
+    ref, errors = reference(a), {}
+    off = (got["lse"].double() - ref["lse"]).abs().max().item()
+    if not off < 2e-3:
+        faults.append(("lse", f"off by {off:.1e}"))
+    plain = a.dtype == torch.float32 or a.soft_cap
+    peer = None if plain else flash(a)
+    for n in (n for n in got if n != "lse"):
+        if plain:
+            errors[n], limit = relative(got[n], ref[n]), 1e-5 if a.dtype == torch.float32 else 1e-2
+        else:
+            errors[n], limit = rms(got[n], ref[n]) / max(rms(peer[n], ref[n]), FLOOR), 2.0
+        if not errors[n] <= limit:
+            faults.append((f"error of {n}", f"{errors[n]:.3g} (relative {relative(got[n], ref[n]):.1e})"))
+    return errors, faults
 
 
 PACKED = [1, 7, 64, 65, 127, 128, 300]
 
 
 def cases(doors):
-    """(label, rows, shape) of every check."""
+    """Rows and shape of every check; the quickest doors first."""
+    for hd in (16, 64, 128, 256):
+        for window, cap in ((0, 0.0), (50, 0.0), (0, 5.0)):
+            yield dict(rows=PACKED, heads=8, kv_heads=2, head_dim=hd, prefix=63, window=window, soft_cap=cap,
+                       dtype=torch.float32)
     for door in doors:
-        for hd in (64, 128, 256) if door == "mma" else (128,):
+        for hd in (128, 64, 256) if door == "mma" else (128,):
             for kv in (8, 2, 1):
                 for prefix in (0, 1, 63, 600):
                     for rows in ([1], [7], [64], [65], [127], [128], [300], [1000], PACKED):
@@ -142,10 +80,6 @@ def cases(doors):
             yield dict(rows=[900, 500], heads=4, kv_heads=1, head_dim=hd, prefix=300, window=700, door=door)
             if door == "mma":
                 yield dict(rows=PACKED, heads=4, kv_heads=2, head_dim=hd, prefix=63, window=0, soft_cap=5.0, door=door)
-    for hd in (16, 64, 128, 256):
-        for window, cap in ((0, 0.0), (50, 0.0), (0, 5.0)):
-            yield dict(rows=PACKED, heads=8, kv_heads=2, head_dim=hd, prefix=63, window=window, soft_cap=cap,
-                       dtype=torch.float32)
 
 
 def label_of(c):
@@ -153,35 +87,65 @@ def label_of(c):
     return f"hd{c['head_dim']} {c['heads']}/{c['kv_heads']} heads, prefix {c['prefix']}, window {c['window']}, rows {rows}"
 
 
-def check(kernels, doors):
-    worst, failed, lines = {}, [], []
-    began = time.time()
-    for c in cases(doors):
-        rows = c.pop("rows")
+FATAL = ("illegal", "misaligned", "launch failure", "launch timed out", "unspecified", "hardware stack")
+
+
+def group_of(c):
+    """The row of the verdict that a case counts in."""
+    shape = "packed" if len(c["rows"]) > 1 else "one row"
+    parts = [shape, "prefix" if c["prefix"] else "no prefix"] + [n for n in ("window", "soft_cap") if c.get(n)]
+    kind = "f32" if c.get("dtype") == torch.float32 else c["door"].partition("@")[0]
+    return f"{kind} hd{c['head_dim']}", ", ".join(parts), f"{c['heads']}/{c['kv_heads']}"
+
+
+def check(kernels, doors, seconds, head_dims, log):
+    """Runs every case that `seconds` allow; says what each group's worst error is, and names every fault's kind."""
+    todo = [c for c in cases(doors) if not head_dims or c["head_dim"] in head_dims]
+    began, table, faults, done, stopped = time.time(), {}, [], 0, ""
+    for c in todo:
+        if time.time() - began > seconds:
+            stopped = f"{seconds:.0f} s are over"
+            break
+        shape = {k: v for k, v in c.items() if k != "rows"}
+        print("case", done, c["door"] if "door" in c else "f32", label_of(c), file=log, flush=True)
         try:
-            line = check_case(kernels, label_of(c | {"rows": rows}), rows, **c)
-        except Exception as e:
-            line = {"case": label_of(c | {"rows": rows}), "door": c.get("door"), "faults": [f"{type(e).__name__}: {e}"]}
-            failed.append(line)
-            lines.append(line)
-            if "illegal" in str(e) or "launch" in str(e):
-                break
-            continue
-        lines.append(line)
-        if line["faults"]:
-            failed.append(line)
-        kind = f"{line['door']} hd{c['head_dim']}" + (" soft cap" if c.get("soft_cap") else "")
-        for n, v in line.items():
-            if isinstance(v, float):
-                row = worst.setdefault(kind, {})
-                row[n] = max(row.get(n, 0.0), v)
-    print(f"\n{len(lines)} cases, {len(failed)} with faults, {time.time() - began:.0f} s")
-    for line in failed[:25]:
-        print("  FAULT", line["door"], line["case"], "|", "; ".join(line["faults"])[:160])
-    print("worst error (bf16: times torch flash; f32 and soft cap: relative)")
-    for kind, row in worst.items():
-        print(f"  {kind:18}", "  ".join(f"{n} {v:.3g}" for n, v in row.items()))
-    return {"lines": lines, "worst": worst}
+            a = Attention(kernels, packed(c["rows"]), seed=sum(c["rows"]) + c["prefix"], **shape)
+            errors, found = judge(a, run_once(a), run_once(a))
+        except Exception as e:  # a refused launch or a fault of the card: the next cases still count
+            errors, found = {}, [("exception", f"{type(e).__name__}: {e}")]
+        done += 1
+        kind, group, heads = group_of(c)
+        row = table.setdefault((kind, group), {"cases": 0, "bad": 0, "heads": set(), "worst": {}})
+        row["cases"], row["bad"] = row["cases"] + 1, row["bad"] + bool(found)
+        row["heads"].add(heads)
+        for n, v in errors.items():
+            row["worst"][n] = max(row["worst"].get(n, 0.0), v)
+        for fault, text in found:
+            print("  FAULT", fault, text, file=log, flush=True)
+            faults.append((fault, kind, group, label_of(c), text))
+        if any(f == "exception" and any(w in t for w in FATAL) for f, t in found):
+            stopped = "the card is lost"
+            break
+    verdict(table, faults, done, len(todo), stopped, time.time() - began)
+    rows = [dict(kind=k, group=g, cases=r["cases"], bad=r["bad"], worst=r["worst"]) for (k, g), r in table.items()]
+    return {"rows": rows, "faults": faults, "done": done, "of": len(todo)}
+
+
+def verdict(table, faults, done, of, stopped, seconds):
+    print(f"\n{done} of {of} cases in {seconds:.0f} s{'; STOPPED: ' + stopped if stopped else ''}; {len(faults)} faults")
+    print("worst error by group (bf16: times torch flash's, at most 2; f32 and soft cap: relative)")
+    for (kind, group), r in sorted(table.items()):
+        worst = " ".join(f"{n} {v:.2g}" for n, v in r["worst"].items())
+        print(f"  {'BAD ' if r['bad'] else 'ok  '} {kind:10} {group:28} {r['cases'] - r['bad']}/{r['cases']}  {worst}")
+    kinds = {}
+    for fault, kind, *_ in faults:
+        kinds[fault, kind] = kinds.get((fault, kind), 0) + 1
+    for (fault, kind), n in sorted(kinds.items()):
+        first = next(f for f in faults if f[:2] == (fault, kind))
+        print(f"  FAULT {n:4} x {fault} ({kind}); first: {first[3]}: {first[4]}"[:230])
+    for door in sorted({k for k, _ in table}):
+        bad = any(k == door and r["bad"] for (k, _), r in table.items())
+        print(f"VERDICT {door} {'FAIL' if bad or stopped == 'the card is lost' else 'PASS'}")
 
 
 def median_ms(f, reps=15):
@@ -213,21 +177,21 @@ SHAPES = {
 
 def time_ours(kernels, doors):
     lines = []
-    print(f"\n{'shape, hd 128':20} {'door':5} {'fwd ms':>8} {'delta':>7} {'dq':>8} {'dkv':>8} | TFLOP/s: {'fwd':>5} {'bwd':>5} {'both':>5}")
+    print(f"\n{'shape, hd 128':20} {'door':16} {'fwd ms':>8} {'delta':>7} {'dq':>8} {'dkv':>8} | TFLOP/s: {'fwd':>5} {'bwd':>5} {'both':>5}")
     for name, shape in SHAPES.items():
         for door in doors:
             a = Attention(kernels, packed(shape["rows"]), head_dim=128, door=door, **{k: v for k, v in shape.items() if k != "rows"})
             try:
                 fwd, delta, dq, dkv = (median_ms(f) for f in (a.forward, a.delta_pass, a.dq_pass, a.dkv_pass))
             except KeyError as e:
-                print(f"{name:20} {door:5} no kernel {e}")
+                print(f"{name:20} {door:16} no kernel {e}")
                 continue
             both = median_ms(lambda: (a.forward(), a.backward()))
             g = a.flops() / 1e9
             row = dict(shape=name, door=door, fwd_ms=fwd, delta_ms=delta, dq_ms=dq, dkv_ms=dkv, both_ms=both, fwd=g / fwd,
                        bwd=2.5 * g / (delta + dq + dkv), both=3.5 * g / both, splits=a.splits)
             lines.append(row)
-            print(f"{name:20} {door:5} {fwd:8.3f} {delta:7.3f} {dq:8.3f} {dkv:8.3f} |          {row['fwd']:5.0f} {row['bwd']:5.0f} {row['both']:5.0f}")
+            print(f"{name:20} {door.rpartition('/')[2]:16} {fwd:8.3f} {delta:7.3f} {dq:8.3f} {dkv:8.3f} |          {row['fwd']:5.0f} {row['bwd']:5.0f} {row['both']:5.0f}")
     return lines
 
 
@@ -249,6 +213,33 @@ def time_torch():
     return lines
 
 
+LOOKS = [([64], 1, 1, 0), ([65], 1, 1, 0), ([128], 2, 1, 0), ([129], 1, 1, 0), ([300], 2, 2, 0), ([64], 1, 1, 64), ([200, 50], 2, 1, 130)]
+
+
+def look(kernels, doors):
+    """One line a shape and output; where it is wrong, a map of relative errors by block."""
+    for door in doors:
+        for rows, heads, kv, prefix in LOOKS:
+            a = Attention(kernels, packed(rows), heads, kv, 128, prefix=prefix, door=door, seed=3)
+            print(f"look {door} rows {rows} heads {heads}/{kv} prefix {prefix}:", end="", flush=True)
+            got, ref = run_once(a), reference(a)
+            print("", *(f"{n} {relative(x, ref[n]):.1e}" for n, x in got.items()), flush=True)
+            for n, x in got.items():
+                if n != "lse" and not relative(x, ref[n]) < 1e-2:
+                    print_blocks(n, x[0].double(), ref[n][0])
+
+
+def print_blocks(name, x, ref):
+    size = ref.square().mean().sqrt()
+    print(f"    {name}, head 0: rows by 16, columns by 32; wrong blocks show their first values, got and wanted")
+    for r in range(0, min(x.shape[0], 320), 16):
+        errors = [((x[r:r + 16, c:c + 32] - ref[r:r + 16, c:c + 32]).square().mean().sqrt() / size).item() for c in range(0, 128, 32)]
+        print(f"    {r:5}", *(f"{e:8.1e}" for e in errors))
+    bad = ((x - ref).abs() > 0.05 * size) | ~torch.isfinite(x)
+    for r, c in bad.nonzero()[:4].tolist():
+        print(f"      [{r},{c}] got", [round(v, 4) for v in x[r, c:c + 6].tolist()], "want", [round(v, 4) for v in ref[r, c:c + 6].tolist()])
+
+
 def small(kernels, doors):
     for door in doors:
         for hd in (64, 128, 256) if door == "mma" else (128,):
@@ -265,20 +256,28 @@ def main():
     args.add_argument("--kernels", required=True)
     args.add_argument("--out", required=True)
     args.add_argument("--doors", default="mma")
+    args.add_argument("--seconds", type=float, default=1e9, help="of the check")
+    args.add_argument("--head-dims", default="", help="of the check, such as 64,128; default all")
     args.add_argument("parts", nargs="*", default=["check", "time"])
     args = args.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    kernels, doors = Kernels(args.kernels), args.doors.split(",")
+    kernels = Builds(args.kernels)
+    doors = args.doors.split(",")
     result = {"card": torch.cuda.get_device_name(), "torch": torch.__version__}
-    print(result["card"], result["torch"])
+    print(result["card"], result["torch"], flush=True)
+    out = pathlib.Path(args.out)
     if "small" in args.parts:
         small(kernels, doors)
+    if "look" in args.parts:
+        look(kernels, doors)
     if "check" in args.parts:
-        result["check"] = check(kernels, doors)
+        head_dims = {int(n) for n in args.head_dims.split(",") if n}
+        with open(out / "attention_cases.log", "a") as log:
+            result["check"] = check(kernels, doors, args.seconds, head_dims, log)
     if "time" in args.parts:
         result["time"] = time_ours(kernels, doors)
         result["torch_time"] = time_torch()
-    pathlib.Path(args.out, "attention.json").write_text(json.dumps(result, indent=1))
+    (out / "attention.json").write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

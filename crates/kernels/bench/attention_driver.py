@@ -33,14 +33,14 @@ assert c.sizeof(Params) == 200
 
 
 class TensorMap(c.Structure):
-    """CUtensorMap: 128 opaque bytes, aligned to 64."""
+    """CUtensorMap: 128 opaque bytes (the driver writes them to an aligned place)."""
     _fields_ = [("bytes", c.c_uint64 * 16)]
 
 
 def tensor_map(pointer, width, rows, stride, box_rows):
     """A bf16 matrix [rows, width], rows `stride` elements apart, in boxes of 64 columns, 128-byte swizzle."""
-    raw = (c.c_uint8 * 192)()
-    at = (c.addressof(raw) + 63) // 64 * 64
+    raw = (c.c_uint8 * 256)()
+    at = (c.addressof(raw) + 127) // 128 * 128
     dims = (c.c_uint64 * 2)(width, rows)
     strides = (c.c_uint64 * 1)(stride * 2)
     box = (c.c_uint32 * 2)(64, box_rows)
@@ -80,6 +80,19 @@ class Kernels:
         check(cuda.cuLaunchKernel(self.function(name, shared), *grid, block, 1, 1, shared, None, pointers, None), name)
 
 
+class Builds:
+    """The kernels of a folder, and those of other folders that a door names: `sm90@FOLDER`."""
+
+    def __init__(self, folder):
+        self.folder, self.loaded = folder, {}
+
+    def of(self, door):
+        folder = door.partition("@")[2] or self.folder
+        if folder not in self.loaded:
+            self.loaded[folder] = Kernels(folder)
+        return self.loaded[folder]
+
+
 def ceil(a, b):
     return -(-a // b)
 
@@ -92,7 +105,10 @@ class Attention:
 
     def __init__(self, kernels, cu_seqlens, heads, kv_heads, head_dim, prefix=0, window=0, soft_cap=0.0,
                  dtype=torch.bfloat16, door="mma", seed=0, splits=None, scale=None):
-        self.kernels, self.door, self.hd, self.dtype = kernels, door, head_dim, dtype
+        # A door is mma, sm90, or either with @ and the folder of another build of its kernels.
+        self.kernels = kernels = kernels.of(door)
+        self.door, self.hd, self.dtype = door.partition("@")[0], head_dim, dtype
+        self.hopper = self.door == "sm90"
         self.heads, self.kv_heads, self.prefix, self.window, self.soft_cap = heads, kv_heads, prefix, window, soft_cap
         self.lengths = [b - a for a, b in zip(cu_seqlens, cu_seqlens[1:])]
         t = self.tokens = cu_seqlens[-1]
@@ -126,7 +142,7 @@ class Attention:
             splits=self.splits, scale=scale or head_dim ** -0.5, soft_cap=soft_cap, head_dim=head_dim, reserved=0)
         kernels.launch("attention_bounds", (ceil(t, 256),), 256, 0, self.cu.data_ptr(), c.c_int(len(cu_seqlens) - 1),
                        c.c_int(t), self.bounds[0].data_ptr(), self.bounds[1].data_ptr())
-        if door == "sm90":
+        if self.hopper:
             self.maps = {
                 rows: [tensor_map(self.qkv.data_ptr(), self.width, t, self.width, rows),
                        tensor_map(self.d_out.data_ptr(), heads * head_dim, t, heads * head_dim, rows),
@@ -135,7 +151,7 @@ class Attention:
                 for rows in (64, 128)}
 
     def key_rows(self):
-        return 128 if self.door == "sm90" else 64
+        return 128 if self.hopper else 64
 
     def default_splits(self):
         """Parts so that the prefix's key blocks fill two rounds of 132 multiprocessors at least."""
@@ -201,7 +217,7 @@ class Attention:
 
     def results(self):
         """out, dQ, dK, dV, prefix dK, prefix dV as [heads, rows, hd] (copies)."""
-        t, hd, h, kv = self.tokens, self.hd, self.heads, self.kv_heads
+        hd, h, kv = self.hd, self.heads, self.kv_heads
 
         def cut(x, n):
             return x.reshape(x.shape[0], n, hd).transpose(0, 1).clone()

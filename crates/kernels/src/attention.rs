@@ -4,6 +4,11 @@
 //! It promises that the same shape on the same kind of card always gives the same plan, so that
 //! recomputation and resumption repeat the same bits. It must not know streams, modules or drivers.
 
+mod tile_map;
+mod warpgroup;
+
+pub use tile_map::{Matrix, MatrixPlace, TileMap};
+
 /// Widest head the kernels serve.
 pub const MAX_HEAD_DIM: u32 = 256;
 /// Head sizes with bf16 kernels; the `f32` kernels take any up to [`MAX_HEAD_DIM`].
@@ -90,7 +95,26 @@ pub enum Element {
     F32,
 }
 
-/// What decides a plan.
+/// Which kernels serve bf16 calls: two doors to the same mathematics, with different sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Products by warps (`mma.sync`): every card from sm_80.
+    Warp,
+    /// Products by warpgroups on tiles that the copy engine brings: compute capability 9.0 alone. Serves
+    /// heads of 128; others take [`Door::Warp`].
+    Warpgroup,
+}
+
+/// What a plan has to know of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Its multiprocessors.
+    pub multiprocessors: u32,
+    /// The door that bf16 calls take.
+    pub door: Door,
+}
+
+/// What decides a plan, besides the card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     /// Own tokens of all sequences together, at least 1.
@@ -118,6 +142,8 @@ pub struct Launch {
     pub block: u32,
     /// Bytes of dynamic shared memory; above 48 KiB the function needs its attribute raised first.
     pub shared: u32,
+    /// Tensor maps that follow the parameter block, in this order.
+    pub maps: &'static [TileMap],
 }
 
 /// Every launch of one attention call.
@@ -158,14 +184,15 @@ pub fn bounds(tokens: u32) -> Launch {
         grid: [tokens.div_ceil(256), 1, 1],
         block: 256,
         shared: 0,
+        maps: &[],
     }
 }
 
-/// Launches for a shape on a card with `multiprocessors` multiprocessors.
+/// Launches for a shape on a card.
 ///
 /// # Errors
 /// [`Unsupported`] where no kernel serves the shape.
-pub fn plan(shape: AttentionShape, multiprocessors: u32) -> Result<Plan, Unsupported> {
+pub fn plan(shape: AttentionShape, card: Card) -> Result<Plan, Unsupported> {
     let AttentionShape {
         tokens,
         heads,
@@ -181,8 +208,11 @@ pub fn plan(shape: AttentionShape, multiprocessors: u32) -> Result<Plan, Unsuppo
     }
     match shape.element {
         Element::F32 if (1..=MAX_HEAD_DIM).contains(&head_dim) => Ok(f32_plan(shape)),
+        Element::Bf16 if card.door == Door::Warpgroup && head_dim == warpgroup::HEAD_DIM => {
+            Ok(warpgroup::plan(shape, card.multiprocessors))
+        }
         Element::Bf16 => warp_kernels(head_dim)
-            .map(|k| tiled_plan(shape, &k, multiprocessors))
+            .map(|k| tiled_plan(shape, &k, card.multiprocessors))
             .ok_or(Unsupported::HeadDim(head_dim)),
         Element::F32 => Err(Unsupported::HeadDim(head_dim)),
     }
@@ -194,6 +224,7 @@ fn f32_plan(shape: AttentionShape) -> Plan {
         grid: [rows.div_ceil(4), heads, 1],
         block: 128,
         shared: 0,
+        maps: &[],
     };
     Plan {
         forward: rows("attention_forward_f32", shape.tokens, shape.heads),
@@ -210,7 +241,7 @@ fn f32_plan(shape: AttentionShape) -> Plan {
     }
 }
 
-/// Names and shared memory of the kernels of one head size.
+/// Names and shared memory of the warp kernels of one head size.
 struct Tiled {
     forward: (&'static str, u32),
     dq: (&'static str, u32),
@@ -264,14 +295,10 @@ fn tiled_plan(shape: AttentionShape, kernels: &Tiled, multiprocessors: u32) -> P
         grid,
         block: 128,
         shared,
+        maps: &[],
     };
     let mut backward = vec![
-        Launch {
-            kernel: "attention_delta_bf16",
-            grid: [tokens.div_ceil(8), heads, 1],
-            block: 256,
-            shared: 0,
-        },
+        delta(shape),
         block(kernels.dq, [tokens.div_ceil(TILE), heads, 1]),
         block(
             kernels.dkv,
@@ -291,6 +318,17 @@ fn tiled_plan(shape: AttentionShape, kernels: &Tiled, multiprocessors: u32) -> P
     }
 }
 
+/// The launch that sums `out * d_out` over each head, first in a backward.
+fn delta(shape: AttentionShape) -> Launch {
+    Launch {
+        kernel: "attention_delta_bf16",
+        grid: [shape.tokens.div_ceil(8), shape.heads, 1],
+        block: 256,
+        shared: 0,
+        maps: &[],
+    }
+}
+
 /// The launch that adds the partial sums up, where there is a prefix; `width` = floats of its keys.
 fn prefix_sum(width: usize) -> Option<Launch> {
     let blocks = u32::try_from(width.div_ceil(1024)).expect("a prefix has fewer than 2^42 numbers");
@@ -299,6 +337,7 @@ fn prefix_sum(width: usize) -> Option<Launch> {
         grid: [blocks, 1, 1],
         block: 256,
         shared: 0,
+        maps: &[],
     })
 }
 
@@ -317,67 +356,4 @@ fn prefix_splits(shape: AttentionShape, tile: u32, multiprocessors: u32) -> u32 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const JOB: AttentionShape = AttentionShape {
-        tokens: 1600,
-        prefix: 600,
-        heads: 32,
-        kv_heads: 8,
-        head_dim: 128,
-        element: Element::Bf16,
-    };
-
-    #[test]
-    fn the_prefix_is_split_over_the_card() {
-        let plan = plan(JOB, 132).expect("supported");
-        assert_eq!(plan.splits, 4);
-        assert_eq!(plan.backward[2].grid, [10 * 4 + 25, 8, 1]);
-        assert_eq!(plan.partial_floats, 2 * 4 * 600 * 8 * 128);
-        assert_eq!(
-            plan.backward.last().expect("launches").kernel,
-            "attention_prefix_sum"
-        );
-    }
-
-    #[test]
-    fn no_prefix_needs_no_scratch() {
-        let plan = plan(AttentionShape { prefix: 0, ..JOB }, 132).expect("supported");
-        assert_eq!(
-            (plan.splits, plan.partial_floats, plan.backward.len()),
-            (1, 0, 3)
-        );
-    }
-
-    #[test]
-    fn shapes_without_a_kernel_are_refused_by_name() {
-        let refused = |shape| plan(shape, 132).expect_err("unsupported");
-        assert_eq!(
-            refused(AttentionShape {
-                head_dim: 96,
-                ..JOB
-            }),
-            Unsupported::HeadDim(96)
-        );
-        assert_eq!(
-            refused(AttentionShape { heads: 9, ..JOB }),
-            Unsupported::Heads {
-                heads: 9,
-                kv_heads: 8
-            }
-        );
-        assert_eq!(
-            refused(AttentionShape { tokens: 0, ..JOB }),
-            Unsupported::Empty
-        );
-        assert_eq!(
-            refused(AttentionShape {
-                head_dim: 257,
-                element: Element::F32,
-                ..JOB
-            }),
-            Unsupported::HeadDim(257)
-        );
-    }
-}
+mod tests;

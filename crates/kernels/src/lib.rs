@@ -6,9 +6,13 @@
 
 pub mod attention;
 #[cfg(feature = "cuda")]
+pub mod decode;
+#[cfg(feature = "cuda")]
 mod module;
 #[cfg(feature = "cuda")]
 pub mod params;
+#[cfg(feature = "cuda")]
+mod tensor_map;
 
 #[cfg(feature = "cuda")]
 pub use module::{Element, Grid, Kernel, Kernels, LaunchError};

@@ -1,15 +1,16 @@
 //! The compiled kernels, loaded once, looked up once, launched by number.
 #![expect(unsafe_code, reason = "the driver's C interface")]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
 use std::fmt;
 use std::ptr;
 
 use cudarc::driver::sys;
 
-use crate::attention::{AttentionParams, Launch};
+use crate::attention::{AttentionParams, Door, Launch};
 use crate::params::{self, Params};
+use crate::tensor_map;
 
 /// The type of the values that a kernel works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +34,10 @@ impl Element {
 pub struct Grid {
     pub blocks: (usize, usize),
     pub threads: (usize, usize),
+    /// Bytes of dynamic shared memory a block.
+    pub shared: usize,
+    /// Whether the launch may begin before the one before it has ended, where the kernel can wait for it.
+    pub overlaps: bool,
 }
 
 impl Grid {
@@ -41,6 +46,8 @@ impl Grid {
         Self {
             blocks: (blocks, 1),
             threads: (threads, 1),
+            shared: 0,
+            overlaps: false,
         }
     }
 
@@ -57,6 +64,8 @@ impl Grid {
         Self {
             blocks: (items.div_ceil(threads), rows),
             threads: (threads, 1),
+            shared: 0,
+            overlaps: false,
         }
     }
 }
@@ -89,7 +98,9 @@ fn check(result: sys::CUresult, what: impl FnOnce() -> String) -> Result<(), Lau
 }
 
 /// Where the attention families begin, and the kernels they hold.
-const ATTENTION: usize = 6;
+const ATTENTION: usize = 9;
+/// How many of them serve every card; the rest are [`WARPGROUP_KERNELS`]'.
+const GENERAL: usize = 3;
 const ATTENTION_KERNELS: &[(usize, &str)] = &[
     (0, "attention_forward_bf16_hd64"),
     (0, "attention_forward_bf16_hd128"),
@@ -106,11 +117,17 @@ const ATTENTION_KERNELS: &[(usize, &str)] = &[
     (2, "attention_dq_f32"),
     (2, "attention_dkv_f32"),
 ];
+/// Those of [`Door::Warpgroup`], whose families hold code for compute capability 9.0 alone.
+const WARPGROUP_KERNELS: &[(usize, &str)] = &[
+    (3, "attention_forward_sm90_hd128"),
+    (4, "attention_dq_sm90_hd128"),
+    (4, "attention_dkv_sm90_hd128"),
+];
 
 /// Dynamic shared memory that a kernel gets without asking.
 const SHARED: u32 = 48 << 10;
 
-/// In the order of `build.rs`.
+/// In the order of `build.rs`; a family that no target asked for is empty.
 static FATBINS: &[&[u8]] = &include!(concat!(env!("OUT_DIR"), "/fatbins.rs"));
 
 macro_rules! kernels {
@@ -158,12 +175,61 @@ kernels! {
         GradientNorm = "gradient_norm", "gradient_norm", GradientNorm;
         AdamwStep = "adamw_step", "adamw_step", AdamwStep;
     }
+    6 {
+        LoraRows = "lora_rows", "lora_rows", LoraRows;
+        Nf4Rows1 = "nf4_rows_1", "nf4_rows_1", Nf4Rows;
+        Nf4Rows2 = "nf4_rows_2", "nf4_rows_2", Nf4Rows;
+        Nf4Rows4 = "nf4_rows_4", "nf4_rows_4", Nf4Rows;
+        Nf4Rows8 = "nf4_rows_8", "nf4_rows_8", Nf4Rows;
+    }
+    7 {
+        FinishTurn = "finish_turn_bf16", "finish_turn_f32", FinishTurn;
+        FinishGate = "finish_gate_bf16", "finish_gate_f32", FinishGate;
+        FinishAdd = "finish_add_bf16", "finish_add_f32", FinishAdd;
+        CacheFill = "cache_fill_bf16", "cache_fill_f32", CacheFill;
+        ArgMax = "arg_max", "arg_max", ArgMax;
+    }
+    8 {
+        DecodeAttention16 = "decode_attention_f32_hd16", "decode_attention_f32_hd16", DecodeAttention;
+        DecodeAttention32 = "decode_attention_f32_hd32", "decode_attention_f32_hd32", DecodeAttention;
+        DecodeAttention64 = "decode_attention_bf16_hd64", "decode_attention_f32_hd64", DecodeAttention;
+        DecodeAttention128 = "decode_attention_bf16_hd128", "decode_attention_f32_hd128", DecodeAttention;
+        DecodeAttention256 = "decode_attention_bf16_hd256", "decode_attention_bf16_hd256", DecodeAttention;
+        DecodeMerge = "decode_merge_bf16", "decode_merge_f32", DecodeMerge;
+    }
+}
+
+impl Kernel {
+    /// Whether it waits for what it reads (`overlap` in common.cuh), so that its launch may overlap the one
+    /// before it.
+    fn waits(self) -> bool {
+        matches!(
+            self,
+            Self::NormForward
+                | Self::Embed
+                | Self::LoraRows
+                | Self::Nf4Rows1
+                | Self::Nf4Rows2
+                | Self::Nf4Rows4
+                | Self::Nf4Rows8
+                | Self::FinishTurn
+                | Self::FinishGate
+                | Self::FinishAdd
+                | Self::ArgMax
+                | Self::DecodeAttention16
+                | Self::DecodeAttention32
+                | Self::DecodeAttention64
+                | Self::DecodeAttention128
+                | Self::DecodeAttention256
+                | Self::DecodeMerge
+        )
+    }
 }
 
 /// All kernels, ready in the current context.
 pub struct Kernels {
     functions: Vec<[sys::CUfunction; 2]>,
-    attention: HashMap<&'static str, sys::CUfunction>,
+    attention: BTreeMap<&'static str, sys::CUfunction>,
 }
 
 // SAFETY: a CUfunction is a handle that the driver allows in any thread.
@@ -177,7 +243,7 @@ impl Kernels {
     /// # Errors
     /// [`LaunchError`] when the driver has no code for this card.
     pub fn load() -> Result<Self, LaunchError> {
-        let modules = FATBINS
+        let modules = FATBINS[..ATTENTION + GENERAL]
             .iter()
             .map(|image| load_module(image))
             .collect::<Result<Vec<_>, _>>()?;
@@ -190,14 +256,32 @@ impl Kernels {
                 ])
             })
             .collect::<Result<_, _>>()?;
-        let attention = ATTENTION_KERNELS
+        let mut attention = ATTENTION_KERNELS
             .iter()
             .map(|(family, name)| Ok((*name, find(modules[ATTENTION + family], name)?)))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<BTreeMap<_, _>, _>>()?;
+        let warpgroup =
+            capability()? == (9, 0) && FATBINS[ATTENTION + GENERAL..].iter().all(|f| !f.is_empty());
+        if warpgroup {
+            for (family, name) in WARPGROUP_KERNELS {
+                let module = load_module(FATBINS[ATTENTION + family])?;
+                attention.insert(name, find(module, name)?);
+            }
+        }
         Ok(Self {
             functions,
             attention,
         })
+    }
+
+    /// Whether this card and this build have the kernels of a door.
+    pub fn has(&self, door: Door) -> bool {
+        match door {
+            Door::Warp => true,
+            Door::Warpgroup => WARPGROUP_KERNELS
+                .iter()
+                .all(|(_, name)| self.attention.contains_key(name)),
+        }
     }
 
     /// Puts one launch into `stream`.
@@ -221,9 +305,18 @@ impl Kernels {
         let function = self.functions[kernel as usize][element as usize];
         let blocks = [grid.blocks.0, grid.blocks.1, 1].map(|n| n as u32);
         let threads = [grid.threads.0, grid.threads.1].map(|n| n as u32);
+        let shared = grid.shared as u32;
+        allow_shared(function, shared, names[element as usize])?;
+        let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
         // SAFETY: the function takes one struct of this size.
-        unsafe { raw_launch(function, blocks, threads, 0, params, stream) }
-            .map_err(|code| failed(names[element as usize], &grid, code))
+        let launched = unsafe {
+            if grid.overlaps && kernel.waits() {
+                overlapping_launch(function, blocks, threads, shared, &mut arguments, stream)
+            } else {
+                raw_launch(function, blocks, threads, shared, &mut arguments, stream)
+            }
+        };
+        launched.map_err(|code| failed(names[element as usize], &grid, code))
     }
 
     /// Puts one launch of an attention plan into `stream`.
@@ -243,27 +336,42 @@ impl Kernels {
             .attention
             .get(launch.kernel)
             .unwrap_or_else(|| panic!("{} is listed in module.rs", launch.kernel));
-        if launch.shared > SHARED {
-            let attribute =
-                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded.
-            let result =
-                unsafe { sys::cuFuncSetAttribute(function, attribute, launch.shared as i32) };
-            check(result, || format!("shared memory of {}", launch.kernel))?;
-        }
-        // SAFETY: attention kernels take one `AttentionParams`.
+        allow_shared(function, launch.shared, launch.kernel)?;
+        let mut maps = launch
+            .maps
+            .iter()
+            .map(|map| tensor_map::encode(params.place(map.matrix), *map))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|code| failed(launch.kernel, launch, code))?;
+        let mut arguments = vec![ptr::from_ref(params).cast_mut().cast::<c_void>()];
+        arguments.extend(
+            maps.iter_mut()
+                .map(|map| ptr::from_mut(map).cast::<c_void>()),
+        );
+        // SAFETY: attention kernels take one `AttentionParams` and the maps of their launch.
         unsafe {
             raw_launch(
                 function,
                 launch.grid,
                 [launch.block, 1],
                 launch.shared,
-                params,
+                &mut arguments,
                 stream,
             )
         }
         .map_err(|code| failed(launch.kernel, launch, code))
     }
+}
+
+/// Asks for more dynamic shared memory than a kernel gets by itself.
+fn allow_shared(function: sys::CUfunction, shared: u32, name: &str) -> Result<(), LaunchError> {
+    if shared <= SHARED {
+        return Ok(());
+    }
+    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the function is loaded.
+    let result = unsafe { sys::cuFuncSetAttribute(function, attribute, shared as i32) };
+    check(result, || format!("shared memory of {name}"))
 }
 
 fn failed(name: &str, grid: &dyn fmt::Debug, code: sys::CUresult) -> LaunchError {
@@ -274,17 +382,16 @@ fn failed(name: &str, grid: &dyn fmt::Debug, code: sys::CUresult) -> LaunchError
 }
 
 /// # Safety
-/// `function` must take one `P` by value; see [`Kernels::launch`] for the addresses in it.
-unsafe fn raw_launch<P: Copy>(
+/// `function` must take what `arguments` point at, by value; see [`Kernels::launch`] for the addresses in it.
+unsafe fn raw_launch(
     function: sys::CUfunction,
     blocks: [u32; 3],
     threads: [u32; 2],
     shared: u32,
-    params: &P,
+    arguments: &mut [*mut c_void],
     stream: sys::CUstream,
 ) -> Result<(), sys::CUresult> {
-    let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
-    // SAFETY: the driver copies the one argument before it returns.
+    // SAFETY: the driver copies the arguments before it returns.
     let result = unsafe {
         sys::cuLaunchKernel(
             function,
@@ -296,6 +403,73 @@ unsafe fn raw_launch<P: Copy>(
             1,
             shared,
             stream,
+            arguments.as_mut_ptr(),
+            ptr::null_mut(),
+        )
+    };
+    if result == sys::CUresult::CUDA_SUCCESS {
+        Ok(())
+    } else {
+        Err(result)
+    }
+}
+
+/// Compute capability of the current context's card.
+fn capability() -> Result<(i32, i32), LaunchError> {
+    use sys::CUdevice_attribute as Attribute;
+    let (mut device, mut found) = (0, [0; 2]);
+    // SAFETY: the out-pointers are valid.
+    unsafe {
+        check(sys::cuCtxGetDevice(&raw mut device), || {
+            "asking for the card".to_owned()
+        })?;
+        for (value, attribute) in found.iter_mut().zip([
+            Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+        ]) {
+            check(sys::cuDeviceGetAttribute(value, attribute, device), || {
+                "asking for the compute capability".to_owned()
+            })?;
+        }
+    }
+    Ok((found[0], found[1]))
+}
+
+/// A launch that may begin before the one before it in the stream has ended.
+///
+/// # Safety
+/// As [`raw_launch`], and the kernel waits by itself for what it reads.
+unsafe fn overlapping_launch(
+    function: sys::CUfunction,
+    blocks: [u32; 3],
+    threads: [u32; 2],
+    shared: u32,
+    arguments: &mut [*mut c_void],
+    stream: sys::CUstream,
+) -> Result<(), sys::CUresult> {
+    let mut attribute = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { pad: [0; 64] },
+    };
+    attribute.value.programmaticStreamSerializationAllowed = 1;
+    let config = sys::CUlaunchConfig {
+        gridDimX: blocks[0],
+        gridDimY: blocks[1],
+        gridDimZ: blocks[2],
+        blockDimX: threads[0],
+        blockDimY: threads[1],
+        blockDimZ: 1,
+        sharedMemBytes: shared,
+        hStream: stream,
+        attrs: &raw mut attribute,
+        numAttrs: 1,
+    };
+    // SAFETY: the driver copies configuration and argument before it returns.
+    let result = unsafe {
+        sys::cuLaunchKernelEx(
+            &raw const config,
+            function,
             arguments.as_mut_ptr(),
             ptr::null_mut(),
         )

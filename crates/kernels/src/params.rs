@@ -192,4 +192,137 @@ params! {
         eps: f32,
         unused: u32,
     }
+    /// decode_rows.cu: one of the stacked weights of a product.
+    Nf4Part, 40 {
+        packed: Address,
+        codes: Address,
+        absmax: Address,
+        map: Address,
+        offset: f32,
+        end: u32,
+    }
+    /// decode_rows.cu: a few rows times A.
+    LoraRows, 48 {
+        a: Address,
+        x: Address,
+        u: Address,
+        inputs: u32,
+        x_stride: u32,
+        a_rows: u32,
+        rows: u32,
+        scale: f32,
+        unused: u32,
+    }
+    /// decode_rows.cu: a few rows times four-bit weights.
+    Nf4Rows, 208 {
+        parts: [Nf4Part; 3],
+        lora: LoraRows,
+        x: Address,
+        sums: Address,
+        inputs: u32,
+        outputs: u32,
+        x_stride: u32,
+        rows: u32,
+        splits: u32,
+        lora_blocks: u32,
+    }
+    /// decode.cu: what a product left.
+    Sums, 88 {
+        parts: Address,
+        u: Address,
+        b: [Address; 3],
+        splits: u32,
+        rows: u32,
+        outputs: u32,
+        u_stride: u32,
+        ends: [u32; 3],
+        columns: [u32; 3],
+        r: u32,
+        unused: u32,
+    }
+    /// decode.cu: queries, keys and values of one token a row.
+    FinishTurn, 160 {
+        sums: Sums,
+        bias: Address,
+        table: Address,
+        lens: Address,
+        slots: Address,
+        q: Address,
+        cache: Address,
+        q_stride: u32,
+        prefix: u32,
+        heads: u32,
+        kv_heads: u32,
+        head_dim: u32,
+        capacity: u32,
+    }
+    /// decode.cu: the gated activation.
+    FinishGate, 104 {
+        sums: Sums,
+        out: Address,
+        stride: u32,
+        width: u32,
+    }
+    /// decode.cu: a product added to the residual.
+    FinishAdd, 112 {
+        sums: Sums,
+        add: Address,
+        out: Address,
+        add_stride: u32,
+        stride: u32,
+    }
+    /// decode.cu: keys and values of prompts into the cache.
+    CacheFill, 32 {
+        rows: Address,
+        places: Address,
+        cache: Address,
+        width: u32,
+        stride: u32,
+    }
+    /// decode.cu: the next id of each row.
+    ArgMax, 56 {
+        logits: Address,
+        ids: Address,
+        lens: Address,
+        slots: Address,
+        history: Address,
+        vocab: u32,
+        stride: u32,
+        capacity: u32,
+        unused: u32,
+    }
+    /// decode_attention.cu: scores and values of some keys.
+    DecodeAttention, 104 {
+        q: Address,
+        prefix_keys: Address,
+        prefix_values: Address,
+        cache: Address,
+        lens: Address,
+        slots: Address,
+        parts: Address,
+        q_stride: u32,
+        prefix_stride: u32,
+        prefix: u32,
+        heads: u32,
+        kv_heads: u32,
+        groups: u32,
+        capacity: u32,
+        window: u32,
+        prefix_splits: u32,
+        splits: u32,
+        scale: f32,
+        unused: u32,
+    }
+    /// decode_attention.cu: the parts of a row merged.
+    DecodeMerge, 48 {
+        parts: Address,
+        lens: Address,
+        out: Address,
+        out_stride: u32,
+        heads: u32,
+        head_dim: u32,
+        prefix_splits: u32,
+        splits: u32,
+        unused: u32,
+    }
 }

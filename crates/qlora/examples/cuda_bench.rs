@@ -1,8 +1,11 @@
-//! One table of the CUDA engine on Mistral 7B's shape with random weights: the plan's job, dense batches, the
-//! decoder of weights, the card's ceiling, dropout's cost, determinism.
+//! One table of the CUDA engine on Mistral 7B's shape with random weights: the plan's job, dense batches,
+//! generation, the decoder of weights, the card's ceiling, dropout's cost, determinism.
 //!
 //! `cargo run --release -p qlora --features cuda --example cuda_bench [-- CASE...]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+#[path = "cuda_bench/decode.rs"]
+mod decode;
 
 use qlora::cuda::{Base, CudaEngine, Device, Keep, Options, bench};
 use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, train_on_gpu};
@@ -309,6 +312,9 @@ fn main() {
             ),
             _ => {}
         }
+    }
+    if names.is_empty() || names.iter().any(|n| n.contains("decode")) {
+        decode::run(base, &names, profile);
     }
     println!("total {:.1} s", started.elapsed().as_secs_f64());
 }

@@ -79,7 +79,7 @@ impl<'m> Generator<'m> {
         stop: &[u32],
         done: &mut dyn FnMut(usize, &[u32]) -> bool,
     ) -> Result<Vec<Vec<u32>>> {
-        self.check(prompts)?;
+        check(self.model.config().vocab, prompts)?;
         let mut answers = vec![Vec::new(); prompts.len()];
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let rope = Ropes::new(self.model.config(), longest + max_new);
@@ -108,7 +108,7 @@ impl<'m> Generator<'m> {
 
     /// Logits after each prompt, one row each: for checks against other engines.
     pub fn next_logits(&self, prompts: &[Vec<u32>]) -> Result<Matrix> {
-        self.check(prompts)?;
+        check(self.model.config().vocab, prompts)?;
         let rows = Rows::new(prompts.iter().map(Vec::len), 0);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let rope = Ropes::new(self.model.config(), longest);
@@ -126,26 +126,26 @@ impl<'m> Generator<'m> {
         let last: Vec<usize> = rows.spans().iter().map(|s| s.end - 1).collect();
         Ok(head::logits(self.model, &hidden, &last, &mut pool))
     }
+}
 
-    fn check(&self, prompts: &[Vec<u32>]) -> Result<()> {
-        let vocab = self.model.config().vocab;
-        let refuse = |what: String, mend: &str| {
-            Err(Error::Config {
-                what,
-                mend: mend.to_owned(),
-            })
-        };
-        for (place, prompt) in prompts.iter().enumerate() {
-            if prompt.is_empty() {
-                return refuse(format!("prompt {place} is empty"), "give at least one id");
-            }
-            if let Some(id) = prompt.iter().find(|id| **id as usize >= vocab) {
-                let what = format!("prompt {place} holds id `{id}`, and the model has {vocab}");
-                return refuse(what, "encode it with the model's own tokenizer");
-            }
+/// Refuses prompts that are empty or hold ids the model does not have.
+pub(crate) fn check(vocab: usize, prompts: &[Vec<u32>]) -> Result<()> {
+    let refuse = |what: String, mend: &str| {
+        Err(Error::Config {
+            what,
+            mend: mend.to_owned(),
+        })
+    };
+    for (place, prompt) in prompts.iter().enumerate() {
+        if prompt.is_empty() {
+            return refuse(format!("prompt {place} is empty"), "give at least one id");
         }
-        Ok(())
+        if let Some(id) = prompt.iter().find(|id| **id as usize >= vocab) {
+            let what = format!("prompt {place} holds id `{id}`, and the model has {vocab}");
+            return refuse(what, "encode it with the model's own tokenizer");
+        }
     }
+    Ok(())
 }
 
 /// Prompts that share a prefix.

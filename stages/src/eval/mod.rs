@@ -1,10 +1,11 @@
 //! Stage `eval`: greedy answers to the prompts a person wrote, scored.
 //!
 //! Promises: temperature 0; the prompt prefix is computed once; equal model, adapter and
-//! prompts give equal bytes. The base and the tuned model are scored by separate stages of
+//! prompts give equal bytes on equal machines. The base and the tuned model are scored by separate stages of
 //! this kind; `baseline` puts another one's figures beside this one's. Gates are not its
 //! business. Must not know: training.
 
+mod answer;
 mod metrics;
 mod prompts;
 mod report;
@@ -12,16 +13,15 @@ mod score;
 
 use std::path::Path;
 
-use qlora::{Generator, Model};
 use serde_json::json;
 
-use crate::adapter_files;
-use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
+use crate::base::{Base, TEMPLATE_VERSION, quantization};
 use crate::contract::{
     Context, Field, FieldType, Outcome, Params, Port, Product, Stage, StageError,
 };
 use crate::format::FORMAT_VERSION;
 use crate::prompt::PROMPT_VERSION;
+use answer::Questions;
 use prompts::EvalPrompt;
 use report::{Baseline, Report};
 use score::Verdict;
@@ -180,23 +180,15 @@ fn answer(
         .iter()
         .map(|prompt| base.encode_prompt(prompt.now, &prompt.messages))
         .collect::<Result<_, _>>()?;
-    let mut model =
-        Model::load(&base.files, quantization(params)).map_err(|error| engine(&error))?;
-    let adapter = ctx
-        .optional("adapter")
-        .map(|path| adapter_files::load(path, model.config()))
-        .transpose()?;
-    let generator = Generator::new(&mut model, adapter.as_ref()).map_err(|error| engine(&error))?;
-    let total = encoded.len() as u64;
-    let mut done = 0;
-    ctx.progress("answering", 0, Some(total), "prompts");
-    generator
-        .generate_each(&encoded, limit, &base.stop_ids()?, &mut |_, _| {
-            done += 1;
-            ctx.progress("answering", done, Some(total), "prompts");
-            ctx.go_on().is_ok()
-        })
-        .map_err(|error| engine(&error))
+    Questions {
+        base,
+        quantization: quantization(params),
+        adapter: ctx.optional("adapter"),
+        prompts: &encoded,
+        limit,
+        stop: &base.stop_ids()?,
+    }
+    .answer(ctx)
 }
 
 fn read_baseline(path: &Path) -> Result<Baseline, StageError> {

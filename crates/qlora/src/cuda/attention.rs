@@ -1,6 +1,6 @@
 //! Causal attention of a pass: the plan of the attention kernels for each span, and their launches.
 
-use kernels::attention::{self, AttentionParams, AttentionShape, Plan};
+use kernels::attention::{self, AttentionParams, AttentionShape, Card, Door, Plan};
 
 use super::decoders;
 use super::exec::Exec;
@@ -74,7 +74,11 @@ fn shape(
 
 /// Refuses a head width that no kernel serves.
 pub(super) fn check(config: &ModelConfig, element: kernels::Element) -> Result<()> {
-    attention::plan(shape(config, 1, 0, element), 1)
+    let any = Card {
+        multiprocessors: 1,
+        door: Door::Warp,
+    };
+    attention::plan(shape(config, 1, 0, element), any)
         .map(drop)
         .map_err(|_| {
             Error::unsupported(
@@ -99,7 +103,7 @@ pub(super) fn partial_bytes(
 }
 
 fn plan(config: &ModelConfig, tokens: usize, prefix: usize, exec: &Exec<'_>) -> Plan {
-    attention::plan(shape(config, tokens, prefix, exec.element), exec.processors)
+    attention::plan(shape(config, tokens, prefix, exec.element), exec.card)
         .expect("the head width was checked when the model was loaded")
 }
 

@@ -550,6 +550,48 @@ impl Nf4 {
     }
 }
 
+impl Nf4 {
+    /// What the products with a few rows read, where they serve this layout; `end` is the site's output after
+    /// this weight's last.
+    fn part(&self, end: usize) -> Option<params::Nf4Part> {
+        use kernels::decode;
+        let whole = |n: usize| n.is_multiple_of(decode::STEP);
+        let nested = self.codes.bytes > 0;
+        let serves = whole(self.outputs)
+            && whole(self.inputs)
+            && self.block == decode::BLOCK
+            && (!nested || self.nested == decode::NESTED)
+            && self.rounding != 2;
+        serves.then_some(params::Nf4Part {
+            packed: self.packed.at,
+            codes: if nested { self.codes.at } else { 0 },
+            absmax: self.absmax.at,
+            map: if nested { self.map.at } else { 0 },
+            offset: self.offset,
+            end: end as u32,
+        })
+    }
+}
+
+impl Weight {
+    /// All stacked weights for a product with a few rows; nothing where one of them is laid out otherwise.
+    pub(super) fn narrow(&self) -> Option<[params::Nf4Part; 3]> {
+        let Self::Nf4(stacked) = self else {
+            return None;
+        };
+        let mut end = 0;
+        let mut parts = [params::Nf4Part::default(); 3];
+        for (part, weight) in parts.iter_mut().zip(stacked) {
+            end += weight.outputs;
+            *part = weight.part(end)?;
+        }
+        for part in &mut parts[stacked.len()..] {
+            part.end = end as u32;
+        }
+        Some(parts)
+    }
+}
+
 /// A loader for one weight of its own.
 fn lone(device: Device, element: Element, weight: (usize, usize)) -> Result<Loader> {
     let staging = device.allocate(weight.0 * weight.1 * 4)?;

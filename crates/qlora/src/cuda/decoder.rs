@@ -9,6 +9,7 @@ use super::exec::Exec;
 use super::layer::{Kept, Run, context_of};
 use super::memory::Rows;
 use super::pass::Context;
+use crate::config::ModelConfig;
 
 /// How much of the forward stays for the backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,8 @@ pub(super) struct Contexts {
 
 impl Contexts {
     /// Room for a prefix of `len` tokens; gradients start at zero.
-    pub(super) fn take(exec: &mut Exec<'_>, run: &Run<'_>, len: usize, grads: bool) -> Self {
-        let (layers, kv) = (run.base.config.layers, run.base.config.kv_width());
+    pub(super) fn take(exec: &mut Exec<'_>, config: &ModelConfig, len: usize, grads: bool) -> Self {
+        let (layers, kv) = (config.layers, config.kv_width());
         let held = (0..layers).map(|_| exec.rows(len, 2 * kv)).collect();
         let count = if grads { layers } else { 0 };
         let grads = (0..count)
@@ -65,9 +66,9 @@ impl Contexts {
         Self { held, grads }
     }
 
-    fn context(&self, run: &Run<'_>, layer: usize) -> Context {
-        let kv = run.base.config.kv_width();
+    pub(super) fn context(&self, layer: usize) -> Context {
         let rows = self.held[layer];
+        let kv = rows.cols / 2;
         Context {
             keys: rows.columns(0, kv),
             values: rows.columns(kv, kv),
@@ -123,7 +124,7 @@ pub(super) fn forward(
     tape.move_out(exec, 0, mover);
     for layer in 0..layers {
         tape.wait_out(exec, layer, mover);
-        let context = contexts.map(|c| c.context(run, layer));
+        let context = contexts.map(|c| c.context(layer));
         run.forward(
             exec,
             layer,
@@ -140,6 +141,25 @@ pub(super) fn forward(
     tape
 }
 
+/// The same where nothing is kept: `each` sees the queries, keys and values of each layer before the next one
+/// overwrites them. Gives the hidden state.
+pub(super) fn forward_each(
+    exec: &mut Exec<'_>,
+    run: &Run<'_>,
+    contexts: Option<&Contexts>,
+    each: &mut dyn FnMut(&mut Exec<'_>, usize, Rows),
+) -> Rows {
+    let tape = Tape::take(exec, run, Keep::Nothing);
+    exec.embed(run.base.embedding, run.pass.ids, tape.input(0));
+    for layer in 0..run.base.config.layers {
+        let (x, y, kept) = (tape.input(layer), tape.input(layer + 1), tape.kept(layer));
+        let context = contexts.map(|c| c.context(layer));
+        run.forward(exec, layer, x, y, kept, context, tape.active);
+        each(exec, layer, kept.qkv);
+    }
+    tape.hidden
+}
+
 /// From the gradient of the hidden state in `dx`, which becomes scratch, to the adapter's gradients.
 pub(super) fn backward(
     exec: &mut Exec<'_>,
@@ -152,12 +172,12 @@ pub(super) fn backward(
     let scratch = run.backward_scratch(exec, tape.active);
     for layer in (0..run.base.config.layers).rev() {
         tape.fetch(exec, layer, run.base.config.layers, mover);
-        let context = contexts.map(|c| c.context(run, layer));
+        let context = contexts.map(|c| c.context(layer));
         let kept = tape.kept(layer);
         if tape.keep != Keep::Everything {
             run.again(exec, layer, tape.input(layer), kept, context, tape.active);
         }
-        let outside = contexts.map(|c| (c.context(run, layer), c.grads[layer]));
+        let outside = contexts.map(|c| (c.context(layer), c.grads[layer]));
         run.backward(
             exec,
             layer,

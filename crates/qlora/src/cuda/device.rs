@@ -7,7 +7,7 @@
 use std::ptr;
 
 use cudarc::driver::sys;
-use kernels::attention::{AttentionParams, Launch};
+use kernels::attention::{AttentionParams, Card, Door, Launch};
 use kernels::{Element, Grid, Kernel, Kernels, params::Params};
 
 use super::blas::Blas;
@@ -18,6 +18,12 @@ use crate::error::{Error, Result};
 /// Oldest driver that runs CUDA 13 programs, as `cuDriverGetVersion` counts.
 const DRIVER: i32 = 13000;
 
+/// The attention kernels of cards that have both: the one line to change when one door has to be closed.
+const PREFERRED: Door = Door::Warpgroup;
+
+/// Overrides [`PREFERRED`]: `warp` or `warpgroup`.
+const DOOR_VARIABLE: &str = "TUNESMITH_ATTENTION";
+
 /// What a card is and what it runs: recorded beside results, because bits depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -27,16 +33,24 @@ pub struct DeviceInfo {
     pub processors: i32,
     /// Bytes.
     pub memory: usize,
+    /// Bytes of shared memory that a block may take.
+    pub shared: usize,
     /// As the driver and cuBLASLt number themselves.
     pub driver: i32,
     pub blas: usize,
+    /// Which attention kernels run: with the others sums are rounded elsewhere.
+    pub attention: Door,
 }
 
 impl DeviceInfo {
     /// One line that names all that the bits of a run depend on.
     pub fn numerics(&self) -> String {
+        let attention = match self.attention {
+            Door::Warp => "",
+            Door::Warpgroup => ", warpgroup attention",
+        };
         format!(
-            "{} sm_{}{} {} SMs, driver {}, cuBLASLt {}",
+            "{} sm_{}{} {} SMs, driver {}, cuBLASLt {}{attention}",
             self.name,
             self.capability.0,
             self.capability.1,
@@ -44,6 +58,28 @@ impl DeviceInfo {
             self.driver,
             self.blas
         )
+    }
+
+    /// What plans have to know of it.
+    pub(super) fn card(&self) -> Card {
+        Card {
+            multiprocessors: self.processors as u32,
+            door: self.attention,
+        }
+    }
+}
+
+/// The door that `asked` names, or the preferred one of those there are.
+fn choose_door(asked: Option<&str>, kernels: &Kernels) -> Result<Door> {
+    let there = kernels.has(Door::Warpgroup);
+    match asked {
+        None | Some("") if there => Ok(PREFERRED),
+        None | Some("" | "warp") => Ok(Door::Warp),
+        Some("warpgroup") if there => Ok(Door::Warpgroup),
+        Some(other) => Err(Error::device(
+            format!("{DOOR_VARIABLE} is `{other}`, which this card or build does not have"),
+            "unset it, or set `warp` (any card) or `warpgroup` (compute capability 9.0)",
+        )),
     }
 }
 
@@ -160,6 +196,7 @@ impl Device {
         let (stream, copies) = (stream()?, stream()?);
         let blas = Blas::new()?;
         info.blas = blas.version();
+        info.attention = choose_door(std::env::var(DOOR_VARIABLE).ok().as_deref(), &kernels)?;
         Ok(Self {
             stream,
             copies,
@@ -420,8 +457,10 @@ fn describe(device: sys::CUdevice) -> Result<DeviceInfo> {
         ),
         processors: ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         memory,
+        shared: ask(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
         driver: 0,
         blas: 0,
+        attention: Door::Warp,
     })
 }
 

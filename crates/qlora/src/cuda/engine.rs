@@ -13,14 +13,15 @@ use super::base::Base;
 use super::decoder::{self, Contexts, Keep, Mover};
 use super::device::{Device, Pinned};
 use super::exec::Exec;
+use super::generate::{Asked, How, Tuned};
 use super::head::{self, Labels};
 use super::layer::Run;
 use super::linear::{Scratch, SitePlan};
-use super::memory::{Region, Rows, Store};
+use super::memory::{Region, Store};
 use super::pass::{Pass, Tokens};
 use crate::error::{Error, Result};
-use crate::nn::adapter::{Adapter, Site};
-use crate::train::{AdamW, BatchLoss, Example, Group, LossMean, Update, Work};
+use crate::nn::adapter::Adapter;
+use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
 
 /// What the caller may settle; all else follows from shapes and the card.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,26 +68,9 @@ impl CudaEngine {
     /// # Errors
     /// [`Error::Shape`] if the adapter is for another model; [`Error::Device`].
     pub fn new(base: Base, adapter: &Adapter, options: Options) -> Result<Self> {
-        let fits = adapter.slots().iter().all(|s| {
-            s.layer < base.config.layers && s.target.shape(&base.config) == (s.outputs, s.inputs)
-        });
-        if !fits {
-            return Err(Error::shape("the adapter", "one for this model", "another"));
-        }
-        if !adapter.config().r.is_multiple_of(4) {
-            return Err(Error::unsupported(
-                "lora r",
-                adapter.config().r,
-                "on a GPU, use a multiple of 4",
-            ));
-        }
+        fits(&base, adapter)?;
         base.device.bind()?;
-        let mut sites = Vec::new();
-        for layer in 0..base.config.layers {
-            for site in Site::ALL {
-                sites.push(SitePlan::new(&base, adapter, layer, site));
-            }
-        }
+        let sites = SitePlan::all(&base, Some(adapter));
         let count = adapter.values().len();
         let mut store = Store::new();
         let mut take = |bytes| store.take(&base.device, bytes);
@@ -145,12 +129,10 @@ impl CudaEngine {
     }
 
     fn limit(&self) -> usize {
-        // From the card's whole memory, never from what is free: equal cards plan alike.
-        let card = self.base().device.info().memory;
         let all = self
             .options
             .memory
-            .unwrap_or(card - card / 16 - (512 << 20));
+            .unwrap_or_else(|| usable(&self.base().device));
         all.saturating_sub(self.base().bytes() + self.store.bytes())
     }
 
@@ -322,10 +304,7 @@ impl CudaEngine {
 
     /// Bytes that a group takes, by running it without a card.
     fn count(&self, work: Work<'_>, group: &Group, plan: &GroupPlan, learn: bool) -> Result<usize> {
-        let mut exec = Exec::counting(
-            self.base().element,
-            self.base().device.info().processors as u32,
-        );
+        let mut exec = Exec::counting(self.base().element, self.base().device.info().card());
         let labels = BatchLoss::count(work.mean, work.examples, work.groups).labels as usize;
         let losses = exec.floats(labels);
         let free = Work {
@@ -420,7 +399,7 @@ impl CudaEngine {
         };
         let scratch = Scratch::take(exec, &self.sites, pass.tokens, pass.masks.is_some());
         let run = self.run(&pass, scratch);
-        let contexts = Contexts::take(exec, &run, group.prefix, weight.is_some());
+        let contexts = Contexts::take(exec, &self.base().config, group.prefix, weight.is_some());
         let tape = decoder::forward_prefix(exec, &run, keep, &contexts);
         for members in &plan.micro {
             self.micro(
@@ -519,99 +498,55 @@ impl CudaEngine {
         exec.check()
     }
 
-    /// The most likely id after each row of ids, by reading all of them.
-    fn next(&mut self, rows: &[Vec<u32>]) -> Result<Vec<u32>> {
-        let views: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let tokens = Tokens::new(&[], 0, &views);
-        let last: Vec<u32> = rows
-            .iter()
-            .scan(0, |end, r| {
-                *end += r.len() as u32;
-                Some(*end - 1)
-            })
-            .collect();
-        let go = |this: &Self, exec: &mut Exec<'_>| -> Rows {
-            let pass = Pass::upload(exec, &tokens, 0.0);
-            let index = exec.upload(&last);
-            let scratch = Scratch::take(exec, &this.sites, pass.tokens, false);
-            let run = this.run(&pass, scratch);
-            let tape = decoder::forward(exec, &run, Keep::Nothing, None, None);
-            head::logits(exec, this.base(), tape.hidden, index, last.len())
-        };
-        let mut count = Exec::counting(
-            self.base().element,
-            self.base().device.info().processors as u32,
-        );
-        go(self, &mut count);
-        let nothing = Work {
-            examples: &[],
-            groups: &[],
-            masks: None,
-            mean: LossMean::Token,
-            micro_batch: None,
-            cancel: &AtomicBool::new(false),
-        };
-        self.reserve(nothing, &[], count.arena.peak())?;
-        let mut exec = Exec::on(
-            &self.base().device,
-            self.base().element,
-            self.block.expect("reserved above"),
-        );
-        let logits = go(self, &mut exec);
-        exec.check()?;
-        let mut bytes = vec![0u8; logits.rows * logits.cols * logits.element.size()];
-        self.base().device.download(logits.region(), &mut bytes)?;
-        let dtype = match logits.element {
-            kernels::Element::Bf16 => crate::dtype::Dtype::Bf16,
-            kernels::Element::F32 => crate::dtype::Dtype::F32,
-        };
-        let values = dtype.decode(&bytes);
-        values
-            .chunks_exact(logits.cols)
-            .map(|row| {
-                crate::generate::most_likely(row).ok_or_else(|| Error::NonFinite {
-                    step: 0,
-                    rows: Vec::new(),
-                })
-            })
-            .collect()
-    }
-
-    /// Greedy answers, every id read again for each new one: right, and slow on long answers.
+    /// Greedy answers of the adapter as it stands on the card.
     pub(crate) fn answer(
         &mut self,
         prompts: &[Vec<u32>],
         max_new: usize,
         stop: &[u32],
     ) -> Result<Vec<Vec<u32>>> {
-        let mut answers = vec![Vec::new(); prompts.len()];
-        let mut open: Vec<usize> = (0..prompts.len()).collect();
-        for _ in 0..max_new {
-            if open.is_empty() {
-                break;
-            }
-            let mut still = Vec::new();
-            for portion in open.chunks(16) {
-                let rows: Vec<Vec<u32>> = portion
-                    .iter()
-                    .map(|i| [prompts[*i].clone(), answers[*i].clone()].concat())
-                    .collect();
-                for (i, id) in portion.iter().zip(self.next(&rows)?) {
-                    if !stop.contains(&id) {
-                        answers[*i].push(id);
-                        still.push(*i);
-                    }
-                }
-            }
-            open = still;
-        }
-        Ok(answers)
+        let mut block = self.block;
+        let tuned = Tuned {
+            base: self.base(),
+            sites: &self.sites,
+            values: self.values,
+            limit: self.limit(),
+            how: How::default(),
+        };
+        let answers = Asked::new(&tuned, prompts, max_new, stop)
+            .and_then(|asked| tuned.answer(&mut block, &asked, &mut |_, _| true));
+        self.block = block;
+        answers
     }
 
     /// Bytes that the steps over these groups will take at most.
     pub(crate) fn planned(&self, work: Work<'_>) -> Result<usize> {
         Ok(self.plans(work, true)?.1)
     }
+}
+
+/// Refuses an adapter that this base cannot carry on a card.
+pub(super) fn fits(base: &Base, adapter: &Adapter) -> Result<()> {
+    let fits = adapter.slots().iter().all(|s| {
+        s.layer < base.config.layers && s.target.shape(&base.config) == (s.outputs, s.inputs)
+    });
+    if !fits {
+        return Err(Error::shape("the adapter", "one for this model", "another"));
+    }
+    if !adapter.config().r.is_multiple_of(4) {
+        return Err(Error::unsupported(
+            "lora r",
+            adapter.config().r,
+            "on a GPU, use a multiple of 4",
+        ));
+    }
+    Ok(())
+}
+
+/// Bytes to use of a card: from its whole memory, never from what is free, so that equal cards plan alike.
+pub(super) fn usable(device: &Device) -> usize {
+    let card = device.info().memory;
+    card - card / 16 - (512 << 20)
 }
 
 /// Members of a validation group, few enough at a time.

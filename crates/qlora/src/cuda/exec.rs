@@ -3,7 +3,7 @@
 //! Without a card nothing runs and the arena only counts: that is how a step's memory is planned, by the
 //! code of the step itself. The first fault is kept and told by [`Exec::check`]; ops after it do nothing.
 
-use kernels::attention::{AttentionParams, Launch};
+use kernels::attention::{AttentionParams, Card, Launch};
 use kernels::params::{self, Params};
 use kernels::{Element, Grid, Kernel};
 
@@ -17,8 +17,10 @@ pub(super) struct Exec<'d> {
     pub(super) device: Option<&'d Device>,
     pub(super) element: Element,
     pub(super) arena: Arena,
-    /// Multiprocessors of the card, or of the one that is planned for.
-    pub(super) processors: u32,
+    /// The card, or the one that is planned for.
+    pub(super) card: Card,
+    /// Launches may begin before the ones before them have ended, where their kernels can wait.
+    pub(super) overlaps: bool,
     workspace: Region,
     fault: Option<Error>,
 }
@@ -28,27 +30,23 @@ const THREADS: usize = 256;
 impl<'d> Exec<'d> {
     /// On a card, with the step's block.
     pub(super) fn on(device: &'d Device, element: Element, block: Region) -> Self {
-        let processors = device.info().processors as u32;
-        Self::with(Some(device), element, Arena::over(block), processors)
+        let card = device.info().card();
+        Self::with(Some(device), element, Arena::over(block), card)
     }
 
     /// Without a card.
-    pub(super) fn counting(element: Element, processors: u32) -> Self {
-        Self::with(None, element, Arena::counting(), processors)
+    pub(super) fn counting(element: Element, card: Card) -> Self {
+        Self::with(None, element, Arena::counting(), card)
     }
 
-    fn with(
-        device: Option<&'d Device>,
-        element: Element,
-        mut arena: Arena,
-        processors: u32,
-    ) -> Self {
+    fn with(device: Option<&'d Device>, element: Element, mut arena: Arena, card: Card) -> Self {
         let workspace = arena.take(WORKSPACE);
         Self {
             device,
             element,
             arena,
-            processors,
+            card,
+            overlaps: false,
             workspace,
             fault: None,
         }
@@ -78,10 +76,15 @@ impl<'d> Exec<'d> {
     /// Takes room for host values and copies them.
     pub(super) fn upload<T: Copy>(&mut self, values: &[T]) -> Region {
         let region = self.arena.take(size_of_val(values));
+        self.put(region, values);
+        region
+    }
+
+    /// Copies host values into a region.
+    pub(super) fn put<T: Copy>(&mut self, region: Region, values: &[T]) {
         if !values.is_empty() {
             self.go(|d| d.upload(region, values));
         }
-        region
     }
 
     pub(super) fn zero(&mut self, region: Region) {
@@ -95,6 +98,8 @@ impl<'d> Exec<'d> {
             return;
         }
         let element = self.element;
+        let overlaps = self.overlaps;
+        let grid = Grid { overlaps, ..grid };
         self.go(|d| {
             d.profile.timed(
                 d,

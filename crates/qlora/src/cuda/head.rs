@@ -33,27 +33,12 @@ impl Labels {
     }
 }
 
-/// The logits of some rows of `hidden`, chosen by `index`.
+/// The final norm of rows of `hidden`, chosen by `index` where there is one, and their product with the head.
 pub(super) fn logits(
     exec: &mut Exec<'_>,
     base: &Base,
     hidden: Rows,
-    index: Region,
-    count: usize,
-) -> Rows {
-    let normed = exec.rows(count, base.config.hidden);
-    let inv = exec.floats(count);
-    let logits = exec.rows(count, base.config.vocab);
-    norm_and_product(exec, base, hidden, index, (normed, inv), logits);
-    logits
-}
-
-/// The final norm of chosen rows, and their product with the head.
-fn norm_and_product(
-    exec: &mut Exec<'_>,
-    base: &Base,
-    hidden: Rows,
-    index: Region,
+    index: Option<Region>,
     (normed, inv): (Rows, Region),
     logits: Rows,
 ) {
@@ -63,7 +48,7 @@ fn norm_and_product(
         base.config.rms_eps,
         normed,
         inv,
-        Some(index),
+        index,
     );
     exec.product(&Product {
         a: normed,
@@ -97,14 +82,14 @@ pub(super) fn losses(
     for from in (0..labels.count).step_by(CHUNK) {
         let count = CHUNK.min(labels.count - from);
         let part = |region: Region| region.part(4 * from, 4 * count);
-        let (index, normed, logits) = (
-            part(labels.tokens),
+        let (index, normed, scores) = (
+            Some(part(labels.tokens)),
             normed.slice(0, count),
             all.slice(0, count),
         );
-        norm_and_product(exec, base, hidden, index, (normed, inv), logits);
+        logits(exec, base, hidden, index, (normed, inv), scores);
         exec.cross_entropy(
-            logits,
+            scores,
             part(labels.targets),
             part(losses),
             into.is_some().then(|| part(labels.weights)),
@@ -112,7 +97,7 @@ pub(super) fn losses(
         if let Some(dx) = into {
             let d_normed = d_normed.slice(0, count);
             exec.product(&Product {
-                a: logits,
+                a: scores,
                 a_t: false,
                 b: base.head,
                 b_t: false,
@@ -120,7 +105,7 @@ pub(super) fn losses(
                 alpha: 1.0,
                 add: None,
             });
-            exec.norm_back(d_normed, hidden, base.final_norm, inv, dx, Some(index));
+            exec.norm_back(d_normed, hidden, base.final_norm, inv, dx, index);
         }
     }
     exec.arena.release(mark);

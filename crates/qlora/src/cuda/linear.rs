@@ -15,13 +15,13 @@ use crate::nn::adapter::{Adapter, Site, Slot};
 /// Where the pairs of a site stand in the adapter's values.
 pub(super) struct Pairs {
     /// First value of A; all A of the site are one matrix.
-    a: usize,
+    pub(super) a: usize,
     /// Rows of that matrix.
-    a_rows: usize,
+    pub(super) a_rows: usize,
     /// Per stacked map: first value of B and first adapter column.
-    b: [Option<(usize, usize)>; 3],
-    r: usize,
-    scale: f32,
+    pub(super) b: [Option<(usize, usize)>; 3],
+    pub(super) r: usize,
+    pub(super) scale: f32,
 }
 
 /// The shape of a site.
@@ -31,23 +31,33 @@ pub(super) struct SitePlan {
     /// Adapter columns with their padding.
     pub(super) pad: usize,
     /// Row after the last of each stacked map.
-    ends: [usize; 3],
-    pairs: Option<Pairs>,
+    pub(super) ends: [usize; 3],
+    pub(super) pairs: Option<Pairs>,
     /// Numbers layer and site, for dropout.
     place: u64,
 }
 
 impl SitePlan {
-    pub(super) fn new(base: &Base, adapter: &Adapter, layer: usize, site: Site) -> Self {
+    /// Every site of every layer; without an adapter they are the base's alone.
+    pub(super) fn all(base: &Base, adapter: Option<&Adapter>) -> Vec<Self> {
+        (0..base.config.layers)
+            .flat_map(|layer| Site::ALL.map(|site| Self::new(base, adapter, layer, site)))
+            .collect()
+    }
+
+    fn new(base: &Base, adapter: Option<&Adapter>, layer: usize, site: Site) -> Self {
         let (outputs, inputs) = site_shape(&base.config, site);
-        let slots = adapter.site(layer, site);
         let mut ends = [outputs; 3];
         let mut row = 0;
         for (end, target) in ends.iter_mut().zip(site.targets()) {
             row += target.shape(&base.config).0;
             *end = row;
         }
-        let pairs = slots.first().map(|first| pairs(site, slots, first));
+        let pairs = adapter.and_then(|adapter| {
+            let slots = adapter.site(layer, site);
+            let first = slots.first()?;
+            Some(pairs(site, slots, first))
+        });
         let pad = pairs.as_ref().map_or(0, |p| p.a_rows.next_multiple_of(PAD));
         let place = (layer * Site::ALL.len() + site as usize) as u64;
         Self {
@@ -193,6 +203,8 @@ impl Pairs {
         let grid = Grid {
             blocks: (plan.outputs.div_ceil(4), 1),
             threads: (64, 4),
+            shared: 0,
+            overlaps: false,
         };
         exec.launch(Kernel::LoraUp, grid, &p);
     }

@@ -1,4 +1,5 @@
-//! Training on an NVIDIA GPU: the same loop, batches and numbers as on the CPU, on own device buffers.
+//! Training and generation on an NVIDIA GPU: the same loop, batches and numbers as on the CPU, on own device
+//! buffers.
 //!
 //! Promises: nothing of CUDA is needed to start the program; the same inputs on the same card give the same
 //! bits, whatever is kept or computed again; no memory is asked for inside a step. It knows token ids and
@@ -12,13 +13,17 @@ mod decoders;
 mod device;
 mod engine;
 mod exec;
+mod generate;
+mod graph;
 mod head;
 mod layer;
 mod linear;
 mod memory;
 mod pass;
+mod portion;
 mod profile;
 mod refuse;
+mod step;
 mod train;
 
 pub mod bench;
@@ -27,6 +32,8 @@ pub use base::{Base, Precision};
 pub use decoder::Keep;
 pub use device::{Device, DeviceInfo};
 pub use engine::{CudaEngine, Options};
+pub use generate::{Generator, How};
 pub use kernels::Element;
+pub use kernels::attention::Door;
 pub use refuse::refusals;
 pub use train::available;

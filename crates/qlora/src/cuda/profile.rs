@@ -15,6 +15,10 @@ impl Profile {
         *self.0.borrow_mut() = Some(BTreeMap::new());
     }
 
+    pub(super) fn active(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     /// What was timed since the start, slowest first.
     pub(super) fn stop(&self) -> Vec<(String, f64, usize)> {
         let mut found: Vec<_> = self

@@ -86,17 +86,6 @@ impl Engine for CudaEngine {
         max_new: usize,
         stop: &[u32],
     ) -> Result<Vec<Vec<u32>>> {
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + max_new;
-        if longest > self.base().positions {
-            let what = format!(
-                "answers reach {longest} ids, and the model was loaded for {}",
-                self.base().positions
-            );
-            return Err(Error::Config {
-                what,
-                mend: "load it for longer rows".to_owned(),
-            });
-        }
         CudaEngine::answer(self, prompts, max_new, stop)
     }
 }

@@ -1,7 +1,9 @@
 //! The CUDA engine against the CPU and against PEFT: decoded bits, f32 training, shared prefixes, dropout,
 //! and equal bytes whatever is kept. Without a GPU each test says so and passes.
 
-use qlora::cuda::{Base, CudaEngine, Device, Element, Keep, Options, Precision, available, bench};
+use qlora::cuda::{
+    Base, CudaEngine, Device, Door, Element, Keep, Options, Precision, available, bench,
+};
 use qlora::peft::PeftAdapter;
 use qlora::train::{Example, Schedule, TrainConfig, TrainJob, TrainReport, train, train_on_gpu};
 use qlora::weights::ModelFiles;
@@ -72,7 +74,7 @@ fn decoding_and_encoding_give_the_cpu_s_bits() {
     }
 }
 
-fn base(files: &ModelFiles, element: Element, quantization: Quantization) -> Base {
+pub(crate) fn base(files: &ModelFiles, element: Element, quantization: Quantization) -> Base {
     Base::load(
         Device::open().unwrap(),
         files,
@@ -122,7 +124,7 @@ fn on_cpu(
 }
 
 /// The reference adapter with another dropout.
-fn reference(model: &qlora::ModelConfig, dropout: f32) -> Adapter {
+pub(crate) fn reference(model: &qlora::ModelConfig, dropout: f32) -> Adapter {
     let stored =
         Adapter::from_peft(model, &PeftAdapter::load(&golden("tiny_lora")).unwrap()).unwrap();
     let mut adapter = Adapter::zeros(
@@ -175,14 +177,16 @@ fn f32_training_is_peft_s() {
     }
 }
 
-/// Rows behind one prefix, one odd row among them.
-fn rows() -> Vec<Example> {
+/// Rows behind one prefix of 21 ids times `scale`, one odd row among them.
+fn rows(scale: u32) -> Vec<Example> {
     let ids = |seed: u32, count: u32| (0..count).map(move |i| 3 + (seed * 131 + i * 37) % 250);
     (0..9u32)
         .map(|i| {
-            let prefix = if i == 4 { ids(9, 21) } else { ids(1, 21) };
-            let ids: Vec<u32> = prefix.chain(ids(20 + i, 5 + i)).collect();
-            let labels = (0..ids.len()).map(|p| p > 22).collect();
+            let prefix = ids(if i == 4 { 9 } else { 1 }, 21 * scale);
+            let ids: Vec<u32> = prefix.chain(ids(20 + i, (5 + i) * scale)).collect();
+            let labels = (0..ids.len())
+                .map(|p| p > 21 * scale as usize + 1)
+                .collect();
             Example {
                 id: format!("row {i}"),
                 ids,
@@ -219,9 +223,9 @@ fn shared_prefixes_dropout_and_micro_batches_are_the_cpu_s() {
                 warmup_ratio: 0.0,
                 ..TrainConfig::default()
             };
-            let (want, report) = on_cpu(&mut model, &start, &rows(), &config);
+            let (want, report) = on_cpu(&mut model, &start, &rows(1), &config);
             for keep in [Keep::Everything, Keep::Inputs] {
-                let (back, got, gpu) = on_gpu(card, &start, &rows(), &config, Some(keep));
+                let (back, got, gpu) = on_gpu(card, &start, &rows(1), &config, Some(keep));
                 card = back;
                 let place =
                     format!("dropout {dropout}, micro {micro:?}, shared {shared}, {keep:?}");
@@ -237,13 +241,14 @@ fn shared_prefixes_dropout_and_micro_batches_are_the_cpu_s() {
     }
 }
 
-/// A small model with heads of 64 that the tiled attention serves, through the file format.
-fn folder() -> tempfile::TempDir {
+/// A small model with heads of 64 or 128, four to a key head, through the file format.
+pub(crate) fn folder(head_dim: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let config = serde_json::json!({
         "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
         "vocab_size": 512, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 3,
-        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "rope_theta": 10000.0,
+        "num_attention_heads": 512 / head_dim, "num_key_value_heads": 128 / head_dim,
+        "head_dim": head_dim, "rope_theta": 10000.0,
         "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "max_position_embeddings": 512,
         "torch_dtype": "float32", "sliding_window": null, "attention_dropout": 0.0
     });
@@ -298,7 +303,20 @@ fn bf16_is_near_and_gives_the_same_bytes_whatever_is_kept() {
     if without_gpu() {
         return;
     }
-    let dir = folder();
+    bf16_is_near(64, &rows(1));
+    bf16_is_near(128, &rows(7));
+}
+
+/// The forward kernel that a card's door stands for at this head size.
+fn attention_kernel(device: &Device, head_dim: usize) -> String {
+    match (device.info().attention, head_dim) {
+        (Door::Warpgroup, 128) => "attention_forward_sm90_hd128".to_owned(),
+        _ => format!("attention_forward_bf16_hd{head_dim}"),
+    }
+}
+
+fn bf16_is_near(head_dim: usize, rows: &[Example]) {
+    let dir = folder(head_dim);
     let files = ModelFiles::open(dir.path()).unwrap();
     let quantization = Quantization::Nf4 { double: true };
     let mut model = Model::load(&files, quantization).unwrap();
@@ -317,8 +335,9 @@ fn bf16_is_near_and_gives_the_same_bytes_whatever_is_kept() {
         lr: 1e-2,
         ..TrainConfig::default()
     };
-    let (_, want) = on_cpu(&mut model, &start, &rows(), &config);
+    let (_, want) = on_cpu(&mut model, &start, rows, &config);
     let mut card = base(&files, Element::Bf16, quantization);
+    let kernel = attention_kernel(card.device(), head_dim);
     let mut first: Option<Adapter> = None;
     for keep in [
         Keep::Everything,
@@ -326,8 +345,14 @@ fn bf16_is_near_and_gives_the_same_bytes_whatever_is_kept() {
         Keep::Inputs,
         Keep::Offloaded,
     ] {
-        let (back, got, report) = on_gpu(card, &start, &rows(), &config, Some(keep));
+        bench::start_profile(card.device());
+        let (back, got, report) = on_gpu(card, &start, rows, &config, Some(keep));
         card = back;
+        let ops = bench::stop_profile(card.device());
+        assert!(
+            ops.iter().any(|(name, _, _)| *name == kernel),
+            "{kernel} did not run"
+        );
         // Later steps start from other adapters: they are only near.
         for (i, (a, b)) in report.steps.iter().zip(&want.steps).enumerate() {
             let (loss, norm) = if i == 0 { (5e-4, 2e-2) } else { (5e-2, 2e-1) };

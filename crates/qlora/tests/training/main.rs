@@ -5,6 +5,8 @@ mod architectures;
 mod autograd;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_generate;
 mod heads;
 mod merged;
 mod peft_options;

@@ -1,5 +1,5 @@
 //! Attention backward on Hopper, head size 128, no soft cap: the two passes of attention_backward.cu
-//! with warpgroup products and bulk tensor copies. Same promises; traps on any other card.
+//! with warpgroup products and bulk tensor copies. Same promises. Compiled for sm_90a alone.
 //!
 //! A block keeps a tile of 128 rows (queries and dO, or keys and values), 64 a computing warpgroup;
 //! tiles of 64 rows of the other two stream past, four in flight. Scores and their gradients have the
@@ -15,6 +15,15 @@
 #include "attention.cuh"
 #include "attention_mma.cuh"
 #include "attention_sm90.cuh"
+
+// Operands of dQ's scores held in registers: 0 none, 1 dO, 2 dO and Q.
+#ifndef ATTENTION_DQ_HELD
+#define ATTENTION_DQ_HELD 2
+#endif
+// Whether dK and dV start a tile's scores before the last tile's products are done.
+#ifndef ATTENTION_DKV_AHEAD
+#define ATTENTION_DKV_AHEAD 1
+#endif
 
 using attention::Params;
 using attention::TensorMap;
@@ -41,7 +50,7 @@ struct Ring {
       barrier_init(full(i), full_arrivals);
       barrier_init(empty(i), 8);  // one arrival a computing warp
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_ready();
   }
   __device__ void wait_empty(int n) const {
     if (n >= kStages) barrier_wait(empty(n), parity(n) ^ 1);
@@ -91,13 +100,22 @@ __device__ inline void dq_compute(const Params& p, const KeyTiles& tiles, const 
     delta[r] = p.delta[at];
   }
 
+  barrier_wait(ring.kept(), 0);
+#if ATTENTION_DQ_HELD > 0
+  uint32_t d_out_held[32];
+  hold_rows<kKept>(d_out_held, d_out);
+#endif
+#if ATTENTION_DQ_HELD > 1
+  uint32_t q_held[32];
+  hold_rows<kKept>(q_held, q);
+#endif
   auto probabilities = [&](float (&s)[32], int n) {
     const bool in_prefix = n < tiles.prefix_tiles;
     const int col0 = in_prefix ? tiles.prefix_lo + n * kMoving : tiles.own_lo + (n - tiles.prefix_tiles) * kMoving;
     const bool whole = p.window == 0 && q0 + kKept <= p.tokens &&
                        (in_prefix ? col0 + kMoving <= p.prefix : col0 >= all_from && col0 + kMoving - 1 <= first_row);
 #pragma unroll
-    for (int e = 0; e < 32; ++e) s[e] = exp2f(fmaf(s[e], scale2, -lse2[(e >> 1) & 1]));
+    for (int e = 0; e < 32; ++e) s[e] = exp2_fast(fmaf(s[e], scale2, -lse2[(e >> 1) & 1]));
     if (whole) return;
     const Bounds b[2] = {in_prefix ? pre[0] : own[0], in_prefix ? pre[1] : own[1]};
 #pragma unroll
@@ -110,9 +128,17 @@ __device__ inline void dq_compute(const Params& p, const KeyTiles& tiles, const 
     const uint32_t k = ring.tile(n);
     barrier_wait(ring.full(n), Ring::parity(n));
     product_fence();
+#if ATTENTION_DQ_HELD > 1
+    product_rows_rs<kMoving>(s, q_held, k);
+#else
     product_rows_ss<kKept, kMoving>(s, q, k);
+#endif
     product_commit();
+#if ATTENTION_DQ_HELD > 0
+    product_rows_rs<kMoving>(dp, d_out_held, k + kMovingBytes);
+#else
     product_rows_ss<kKept, kMoving>(dp, d_out, k + kMovingBytes);
+#endif
     product_commit();
   };
   auto gradients = [&](float (&s)[32], const float (&dp)[32]) {
@@ -124,7 +150,6 @@ __device__ inline void dq_compute(const Params& p, const KeyTiles& tiles, const 
   uint32_t w[16];
 #pragma unroll
   for (int i = 0; i < 64; ++i) acc[i] = 0.f;
-  barrier_wait(ring.kept(), 0);
   start(s, dp, 0);
   product_wait<0>();
   pin(s);
@@ -217,28 +242,35 @@ __device__ inline void dkv_compute(const Params& p, const KeyWork& work, const R
   uint32_t w[16], x[16];
 #pragma unroll
   for (int i = 0; i < 64; ++i) d_k[i] = d_v[i] = 0.f;
+  auto start = [&](int n) {
+    const uint32_t q = ring.tile(n);
+    barrier_wait(ring.full(n), Ring::parity(n));
+    product_fence();
+    product_rows_ss<kKept, kMoving>(s, k, q);
+    product_commit();
+    product_rows_ss<kKept, kMoving>(dp, v, q + kMovingBytes);
+    product_commit();
+  };
   barrier_wait(ring.kept(), 0);
   for (int m = work.first; m < work.last; ++m) {
     const int n = m - work.first, i0 = work.query(m);
     const uint32_t q = ring.tile(n), d_out = q + kMovingBytes;
     const float* stats = stats_of(smem, n);
-    barrier_wait(ring.full(n), Ring::parity(n));
-    product_fence();
-    product_rows_ss<kKept, kMoving>(s, k, q);
-    product_commit();
-    product_fence();
-    product_rows_ss<kKept, kMoving>(dp, v, d_out);
-    product_commit();
+    start(n);
     product_wait<1>();
+#if ATTENTION_DKV_AHEAD
+    pin(d_k);
+    if (n > 0 && lane == 0) barrier_arrive(ring.empty(n - 1));
+#endif
     pin(s);
 
 #pragma unroll
     for (int t = 0; t < 8; ++t) {
       const float2 lse2 = *reinterpret_cast<const float2*>(stats + t * 8 + (lane & 3) * 2);
-      s[4 * t] = exp2f(fmaf(s[4 * t], scale2, -lse2.x));
-      s[4 * t + 1] = exp2f(fmaf(s[4 * t + 1], scale2, -lse2.y));
-      s[4 * t + 2] = exp2f(fmaf(s[4 * t + 2], scale2, -lse2.x));
-      s[4 * t + 3] = exp2f(fmaf(s[4 * t + 3], scale2, -lse2.y));
+      s[4 * t] = exp2_fast(fmaf(s[4 * t], scale2, -lse2.x));
+      s[4 * t + 1] = exp2_fast(fmaf(s[4 * t + 1], scale2, -lse2.y));
+      s[4 * t + 2] = exp2_fast(fmaf(s[4 * t + 2], scale2, -lse2.x));
+      s[4 * t + 3] = exp2_fast(fmaf(s[4 * t + 3], scale2, -lse2.y));
     }
     if (i0 < whole_from || i0 + kMoving > whole_to) {
 #pragma unroll
@@ -267,11 +299,20 @@ __device__ inline void dkv_compute(const Params& p, const KeyWork& work, const R
     product_fence();
     product_columns_rs<kMoving>(d_k, x, q);
     product_commit();
+#if ATTENTION_DKV_AHEAD
+    product_wait<1>();  // dV: its probabilities' registers are free again
+    pin(d_v);
+#else
     product_wait<0>();
     pin(d_k);
     pin(d_v);
     if (lane == 0) barrier_arrive(ring.empty(n));
+#endif
   }
+#if ATTENTION_DKV_AHEAD
+  product_wait<0>();
+  pin(d_k);
+#endif
 
   const int64_t width = static_cast<int64_t>(p.kv_heads) * 128;
   if (!work.in_prefix) {

@@ -1,6 +1,6 @@
 //! Hopper pieces for the attention kernels: transaction barriers, bulk tensor copies, warpgroup
 //! products on 128-byte swizzled tiles, register hand-over. It promises nothing on other cards (its
-//! users compile to a trap there); it must not know attention.
+//! users are compiled for sm_90a alone); it must not know attention.
 //!
 //! A tile is [rows][128 columns] of bf16 as two boxes of [rows][64 columns], each row of a box 128
 //! bytes, swizzled as the copy engine writes it (CU_TENSOR_MAP_SWIZZLE_128B). Descriptors: PTX ISA,
@@ -12,13 +12,17 @@
 namespace attention {
 
 /// CUtensorMap, without the driver's header.
-struct alignas(64) TensorMap { uint64_t bytes[16]; };
+struct alignas(128) TensorMap { uint64_t bytes[16]; };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define ATTENTION_SM90 1
 
 __device__ inline void barrier_init(uint32_t bar, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals));
+}
+/// Makes fresh barriers known to the copy engine; a __syncthreads makes them known to the block.
+__device__ inline void barriers_ready() {
+  asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
 }
 __device__ inline void barrier_expect(uint32_t bar, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
@@ -45,6 +49,13 @@ template <int ROWS>
 __device__ inline void copy_tile(uint32_t dst, const TensorMap* map, uint32_t bar, int column, int row) {
   copy_box(dst, map, bar, column, row);
   copy_box(dst + ROWS * 128, map, bar, column + 64, row);
+}
+
+/// 2^x in one instruction; results below 2^-126 are 0.
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 template <int N> __device__ inline void registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
@@ -93,6 +104,25 @@ __device__ inline void wgmma_rs(float (&d)[64], const uint32_t* a, uint64_t b) {
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" R64 "}, {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
                : ACC32("+f", d, 0), ACC32("+f", d, 32) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
+/// d[64 x 64 or 128] = or += A . B^T, A from registers, k = 16 columns of B's rows from shared memory.
+template <bool ADD>
+__device__ inline void wgmma_rows_rs(float (&d)[32], const uint32_t* a, uint64_t b) {
+  if constexpr (ADD)
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" R32 "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
+                 : ACC32("+f", d, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  else
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" R32 "}, {%32,%33,%34,%35}, %36, 0, 1, 1, 0;"
+                 : ACC32("=f", d, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+template <bool ADD>
+__device__ inline void wgmma_rows_rs(float (&d)[64], const uint32_t* a, uint64_t b) {
+  if constexpr (ADD)
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" R64 "}, {%64,%65,%66,%67}, %68, 1, 1, 1, 0;"
+                 : ACC32("+f", d, 0), ACC32("+f", d, 32) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  else
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" R64 "}, {%64,%65,%66,%67}, %68, 0, 1, 1, 0;"
+                 : ACC32("=f", d, 0), ACC32("=f", d, 32) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
 
 /// d = A . B^T over 128 columns: A's 64 rows at `a` in a tile of A_ROWS, B all B_ROWS of its tile.
 template <int A_ROWS, int B_ROWS, int N>
@@ -101,6 +131,25 @@ __device__ inline void product_rows_ss(float (&d)[N], uint32_t a, uint32_t b) {
 #pragma unroll
   for (int k = 1; k < 8; ++k)
     wgmma_ss<true>(d, descriptor(a + (k >> 2) * A_ROWS * 128 + (k & 3) * 32, 16), descriptor(b + (k >> 2) * B_ROWS * 128 + (k & 3) * 32, 16));
+}
+/// A warpgroup's 64 rows at `tile` (in a tile of ROWS) as the registers of an A operand.
+template <int ROWS>
+__device__ inline void hold_rows(uint32_t (&a)[32], uint32_t tile) {
+  const int lane = threadIdx.x & 31, row = ((threadIdx.x >> 5) & 3) * 16 + (lane & 15);
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    uint32_t r[4];
+    ldmatrix(r, tile + (k >> 2) * ROWS * 128 + row * 128 + ((((k & 3) * 2 + (lane >> 4)) ^ (row & 7)) << 4));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a[4 * k + i] = r[i];
+  }
+}
+/// d = A . B^T over 128 columns, A held, B a tile of B_ROWS.
+template <int B_ROWS, int N>
+__device__ inline void product_rows_rs(float (&d)[N], const uint32_t (&a)[32], uint32_t b) {
+  wgmma_rows_rs<false>(d, a, descriptor(b, 16));
+#pragma unroll
+  for (int k = 1; k < 8; ++k) wgmma_rows_rs<true>(d, a + 4 * k, descriptor(b + (k >> 2) * B_ROWS * 128 + (k & 3) * 32, 16));
 }
 /// d += W . B: W [64 x ROWS] packed in registers, B a tile of ROWS rows.
 template <int ROWS>

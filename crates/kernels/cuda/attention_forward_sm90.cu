@@ -1,5 +1,5 @@
 //! Attention forward on Hopper, head size 128, no soft cap: what attention_forward.cu computes, with
-//! warpgroup products and bulk tensor copies. Same promises; traps on any other card.
+//! warpgroup products and bulk tensor copies. Same promises. Compiled for sm_90a alone.
 //!
 //! A block takes 128 queries of one head: one warpgroup copies tiles of 128 keys and values, two
 //! compute 64 rows each. The product of the next scores is issued before that of the last
@@ -17,6 +17,10 @@
 
 #ifndef ATTENTION_TURNS
 #define ATTENTION_TURNS 1
+#endif
+// Whether the queries stay in registers.
+#ifndef ATTENTION_Q_HELD
+#define ATTENTION_Q_HELD 1
 #endif
 
 using attention::Params;
@@ -41,14 +45,14 @@ struct Softmax {
       for (int t = 0; t < 16; ++t) m = fmaxf(m, fmaxf(s[4 * t + 2 * r], s[4 * t + 2 * r + 1]));
       m = row_max(m);
       const float base = m == -INFINITY ? 0.f : m * scale2;  // a row of another sequence so far
-      keep[r] = exp2f(top[r] * scale2 - base);
+      keep[r] = exp2_fast(top[r] * scale2 - base);
       top[r] = m;
       float part = 0.f;
 #pragma unroll
       for (int t = 0; t < 16; ++t) {
         float &x = s[4 * t + 2 * r], &y = s[4 * t + 2 * r + 1];
-        x = exp2f(fmaf(x, scale2, -base));
-        y = exp2f(fmaf(y, scale2, -base));
+        x = exp2_fast(fmaf(x, scale2, -base));
+        y = exp2_fast(fmaf(y, scale2, -base));
         part += x + y;
       }
       sum[r] = sum[r] * keep[r] + part;
@@ -116,9 +120,20 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
   if (team == 1) named_arrive(1, 256);  // the first turn is team 0's
 #endif
   barrier_wait(bar, 0);
+#if ATTENTION_Q_HELD
+  uint32_t held[32];
+  hold_rows<kRows>(held, q);
+#endif
+  auto scores = [&](uint32_t k) {
+#if ATTENTION_Q_HELD
+    product_rows_rs<kKeys>(s, held, k);
+#else
+    product_rows_ss<kRows, kKeys>(s, q, k);
+#endif
+  };
   barrier_wait(k_full, 0);
   product_fence();
-  product_rows_ss<kRows, kKeys>(s, q, base + kK);
+  scores(base + kK);
   product_commit();
   product_wait<0>();
   pin(s);
@@ -135,7 +150,7 @@ __device__ inline void compute(const Params& p, const KeyTiles& tiles, uint32_t 
 #endif
     pin(acc);
     product_fence();
-    product_rows_ss<kRows, kKeys>(s, q, base + kK + stage * kTileBytes);
+    scores(base + kK + stage * kTileBytes);
     product_commit();
     barrier_wait(v_full + 8 * before, ((n - 1) >> 1) & 1);
     product_fence();
@@ -199,7 +214,7 @@ attention_forward_sm90_hd128(const __grid_constant__ Params p, const __grid_cons
       barrier_init(bar + 40 + 8 * i, 1);
       barrier_init(bar + 56 + 8 * i, 8);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    barriers_ready();
   }
   __syncthreads();
   const BlockPlace at = place(blockIdx.x, p.heads, gridDim.x / p.heads);

@@ -1,0 +1,63 @@
+//! Read ahead: what opening a project needs and its pipeline does not decide, read on another core
+//! while the pipeline is parsed and checked.
+//!
+//! Promises: only time is won. The index and the last results are guesses about which store and
+//! which profile the pipeline will name; whoever opens those looks whether they are meant, and
+//! reads others otherwise.
+
+use std::path::Path;
+use std::thread;
+
+use cache::Index;
+
+use crate::config::Faults;
+use crate::lock::{self, Lock};
+use crate::plan::Last;
+
+/// Bytes of an index from which other threads are worth starting: some hundred stages.
+const WORTH_IT: u64 = 64 << 10;
+
+/// What was read.
+pub(super) struct Ahead {
+    /// What `pipeline.lock` says.
+    pub(super) lock: Result<Lock, Faults>,
+    /// The index of the checkout's own store.
+    pub(super) index: Option<Index>,
+    /// The last results that changed last, or those of the profile that was asked for.
+    pub(super) last: Option<Last>,
+}
+
+/// Does `work` while the lock beside the pipeline in `folder` and what lies in its `home` are read.
+pub(super) fn beside<T>(
+    folder: &Path,
+    home: &Path,
+    profile: Option<&str>,
+    work: impl FnOnce() -> T,
+) -> (T, Ahead) {
+    let lock = || Lock::load(&folder.join(lock::FILE_NAME));
+    let size = Index::path(home).metadata().map_or(0, |found| found.len());
+    if size < WORTH_IT {
+        let done = work();
+        let ahead = Ahead {
+            lock: lock(),
+            index: None,
+            last: None,
+        };
+        return (done, ahead);
+    }
+    thread::scope(|scope| {
+        let last = scope.spawn(|| match profile {
+            Some(profile) => Some(Last::load(home, profile)),
+            None => Last::newest(home),
+        });
+        let others = scope.spawn(|| (lock(), Index::read(home)));
+        let done = work();
+        let (lock, index) = others.join().expect("bug: reading ahead panicked");
+        let ahead = Ahead {
+            lock,
+            index: Some(index),
+            last: last.join().expect("bug: reading ahead panicked"),
+        };
+        (done, ahead)
+    })
+}
