@@ -19,6 +19,7 @@ use super::layer::Run;
 use super::linear::{Scratch, SitePlan};
 use super::memory::{Region, Store};
 use super::pass::{Pass, Tokens};
+use super::refuse;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
 use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
@@ -533,14 +534,10 @@ pub(super) fn fits(base: &Base, adapter: &Adapter) -> Result<()> {
     if !fits {
         return Err(Error::shape("the adapter", "one for this model", "another"));
     }
-    if !adapter.config().r.is_multiple_of(4) {
-        return Err(Error::unsupported(
-            "lora r",
-            adapter.config().r,
-            "on a GPU, use a multiple of 4",
-        ));
-    }
-    Ok(())
+    refuse::pairs(adapter)
+        .into_iter()
+        .next()
+        .map_or(Ok(()), Err)
 }
 
 /// Bytes to use of a card: from its whole memory, never from what is free, so that equal cards plan alike.
