@@ -534,10 +534,10 @@ pub(super) fn fits(base: &Base, adapter: &Adapter) -> Result<()> {
     if !fits {
         return Err(Error::shape("the adapter", "one for this model", "another"));
     }
-    match refuse::of_adapter(adapter).into_iter().next() {
-        Some(refused) => Err(refused),
-        None => Ok(()),
-    }
+    refuse::pairs(adapter)
+        .into_iter()
+        .next()
+        .map_or(Ok(()), Err)
 }
 
 /// Bytes to use of a card: from its whole memory, never from what is free, so that equal cards plan alike.

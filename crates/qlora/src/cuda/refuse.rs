@@ -1,4 +1,4 @@
-//! What the CPU trains and a GPU does not: refused by name, before a base is loaded.
+//! What the CPU computes and a GPU does not: refused by name, before a base is loaded where it can be.
 
 use crate::error::Error;
 use crate::nn::adapter::{Adapter, Site};
@@ -9,19 +9,19 @@ const RANKS: usize = 4;
 
 /// Everything about this run that a GPU does not train; empty where it does.
 pub fn refusals(adapter: &Adapter, config: &TrainConfig) -> Vec<Error> {
-    let mut refused = of_adapter(adapter);
+    let mut refused = pairs(adapter);
     if config.lora_plus != 1.0 {
         refused.push(Error::unsupported(
             "lora_plus",
             config.lora_plus,
-            "on a GPU, leave it out and raise `lr`, or train on the CPU",
+            "on a GPU, leave it out and raise `lr`, or hide the card (`CUDA_VISIBLE_DEVICES=`)",
         ));
     }
     refused
 }
 
-/// Everything about an adapter that a GPU does not take, be it to train it or to answer with it.
-pub(super) fn of_adapter(adapter: &Adapter) -> Vec<Error> {
+/// Pairs that a GPU does not run, in training or in answering.
+pub(super) fn pairs(adapter: &Adapter) -> Vec<Error> {
     let mut refused = Vec::new();
     let odd = adapter.slots().iter().find(|s| !s.r.is_multiple_of(RANKS));
     if let Some(slot) = odd {
@@ -43,7 +43,7 @@ pub(super) fn of_adapter(adapter: &Adapter) -> Vec<Error> {
         refused.push(Error::unsupported(
             "lora patterns",
             format!("ranks or scales that differ within {}", names.join(", ")),
-            "on a GPU, give layers that read one input (q, k, v; gate, up) the same, or train on the CPU",
+            "on a GPU, give layers that read one input (q, k, v; gate, up) the same, or hide the card (`CUDA_VISIBLE_DEVICES=`)",
         ));
     }
     refused
