@@ -177,7 +177,9 @@ impl Store {
         let more = steps.iter().map(|step| step.len()).sum::<usize>();
         let mut path = OsString::with_capacity(root.len() + more);
         path.push(root);
-        steps.iter().for_each(|step| path.push(step));
+        for step in steps {
+            path.push(step);
+        }
         path.into()
     }
 
