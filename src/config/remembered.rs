@@ -124,7 +124,9 @@ fn write_node(source: &str, node: &Node, out: &mut Vec<u8>) {
         Kind::List(items) => {
             out.push(mark::LIST);
             write_count(items.len(), out);
-            items.iter().for_each(|item| write_node(source, item, out));
+            for item in items {
+                write_node(source, item, out);
+            }
         }
         Kind::Map(entries) => {
             out.push(mark::MAP);

@@ -108,7 +108,9 @@ impl Summary {
             if matches!(self.fates[before].1, Fate::Fresh | Fate::Restored) {
                 self.fates.remove(before);
                 let after = self.places.values_mut().filter(|place| **place > before);
-                after.for_each(|place| *place -= 1);
+                for place in after {
+                    *place -= 1;
+                }
             }
         }
         self.fates.push((stage.to_owned(), fate));
