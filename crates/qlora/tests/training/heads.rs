@@ -158,8 +158,12 @@ fn found(start: &Adapter, run: &mut Run<'_>) -> Found {
         ..settings(1, 0.0)
     };
     let (moved, _) = run(&read);
-    let (after, _) = run(&settings(3, 1e-3));
-    let (_, report) = run(&settings(4, 1e-3));
+    let steps = |count| TrainConfig {
+        eps: 1e-5,
+        ..settings(count, 1e-3)
+    };
+    let (after, _) = run(&steps(3));
+    let (_, report) = run(&steps(4));
     let mut tensors = Vec::new();
     for slot in start.slots() {
         for (half, range) in [("A", &slot.a), ("B", &slot.b)] {

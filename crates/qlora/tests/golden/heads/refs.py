@@ -87,8 +87,8 @@ def rows():
 def run(head, dtype):
     tuned, adapter = model(head, dtype)
     ids, labels = rows()
-    # At 1e-2 rounding alone decides where values go whose gradient is near zero.
-    optimizer = torch.optim.AdamW(adapter.values(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    # With an epsilon of 1e-8 rounding alone decides where values go whose gradient is near zero.
+    optimizer = torch.optim.AdamW(adapter.values(), lr=1e-3, betas=(0.9, 0.999), eps=1e-5, weight_decay=0.01)
     out, losses = {}, []
     for step in range(4):
         loss = tuned(input_ids=ids, labels=labels).loss
