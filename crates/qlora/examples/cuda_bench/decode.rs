@@ -25,6 +25,7 @@ fn adapter(base: &Base) -> Adapter {
         dropout: 0.0,
         targets: Target::ALL.to_vec(),
         seed: 5,
+        ..LoraConfig::default()
     };
     let mut adapter = Adapter::new(base.config(), &config).expect("the adapter fits");
     let mut draw = Draw(23);
