@@ -134,8 +134,9 @@ struct Scales {
     const float* map;      // in shared memory
     float offset;
     uint32_t block[4];     // of 64 weights, in the stage that is loaded next
-    uint32_t code[4];
-    float scale[4];
+    // Zero where a lane holds no weight of its first stage: its code is looked up all the same.
+    uint32_t code[4] = {};
+    float scale[4] = {};
 
     __device__ __forceinline__ void load() {
         if (codes) {
