@@ -92,24 +92,6 @@ __host__ __device__ __forceinline__ uint32_t mix32(uint32_t value) {
     return z ^ (z >> 16);
 }
 
-// Launches may overlap (`Kernel::waits` in module.rs): a kernel that takes part lets the next one start, and
-// before it touches anything that an earlier one wrote or still reads, it waits until that one has ended. Each
-// waits for the one before it, so all before have ended too. Without such a launch both do nothing.
-__device__ __forceinline__ void let_next_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-__device__ __forceinline__ void wait_for_previous() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void overlap() {
-    let_next_start();
-    wait_for_previous();
-}
-
 // One kernel for each element type; the struct is passed by value.
 #define FOR_BOTH_TYPES(name, Params)                                                  \
     extern "C" __global__ void name##_bf16(const Params p) { name<bf16>(p); }          \

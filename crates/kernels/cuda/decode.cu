@@ -138,7 +138,6 @@ static_assert(sizeof(FinishTurn) == 160, "params.rs");
 // a head and the four that turn with them.
 template <typename T>
 __device__ void finish_turn(const FinishTurn& p) {
-    overlap();
     const uint32_t half = p.head_dim / 2, vectors = half / 4;
     const uint32_t id = blockIdx.x * blockDim.x + threadIdx.x;
     const uint32_t head = id / vectors, at = (id - head * vectors) * 4;
@@ -194,7 +193,6 @@ __device__ __forceinline__ float exponent(float x, float) { return expf(x); }
 // out = silu(gate) * up
 template <typename T>
 __device__ void finish_gate(const FinishGate& p) {
-    overlap();
     const uint32_t at = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (at >= p.width) return;
     const uint32_t first = blockIdx.y * BATCH;
@@ -224,7 +222,6 @@ static_assert(sizeof(FinishAdd) == 112, "params.rs");
 
 template <typename T>
 __device__ void finish_add(const FinishAdd& p) {
-    overlap();
     const uint32_t at = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (at >= p.sums.outputs) return;
     const uint32_t first = blockIdx.y * BATCH;
@@ -281,7 +278,6 @@ __device__ __forceinline__ void better(float& most, uint32_t& id, float other, u
 
 // The first of the largest logits; then the row is one token longer.
 extern "C" __global__ void __launch_bounds__(ARG_MAX_THREADS) arg_max(const ArgMax p) {
-    overlap();
     __shared__ float mosts[ARG_MAX_THREADS / 32];
     __shared__ uint32_t found[ARG_MAX_THREADS / 32], spoils[ARG_MAX_THREADS / 32];
     const float* row = p.logits + size_t(blockIdx.x) * p.stride;

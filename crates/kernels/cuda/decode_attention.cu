@@ -57,7 +57,6 @@ __device__ __forceinline__ void load_part(float (&to)[D], const T* from) {
 
 template <typename T, int HD>
 __device__ void decode_attention(const DecodeAttention& p) {
-    overlap();
     constexpr int D = HD / LANES;
     __shared__ float values_of[TEAMS / 4][QUERIES][HD];
     __shared__ float mosts[TEAMS / 4][QUERIES], sums[TEAMS / 4][QUERIES];
@@ -208,7 +207,6 @@ static_assert(sizeof(DecodeMerge) == 48, "params.rs");
 // One block a head of a row, one thread a column.
 template <typename T>
 __device__ void decode_merge(const DecodeMerge& p) {
-    overlap();
     const uint32_t head = blockIdx.x, row = blockIdx.y, d = threadIdx.x;
     const uint32_t width = p.head_dim + 2;
     const uint32_t count = p.prefix_splits + (p.lens[row] + 1 + CHUNK - 1) / CHUNK;

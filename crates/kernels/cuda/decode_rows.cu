@@ -98,10 +98,7 @@ __device__ __forceinline__ void lora_item(const LoraRows& p, uint32_t item) {
     p.u[size_t(row) * p.a_rows + j] = rounded(p.scale * sum);
 }
 
-extern "C" __global__ void __launch_bounds__(ROWS_THREADS) lora_rows(const LoraRows p) {
-    overlap();
-    lora_item(p, blockIdx.x);
-}
+extern "C" __global__ void __launch_bounds__(ROWS_THREADS) lora_rows(const LoraRows p) { lora_item(p, blockIdx.x); }
 
 __constant__ float NF4[16] = {
     -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
@@ -134,8 +131,9 @@ struct Scales {
     const float* map;      // in shared memory
     float offset;
     uint32_t block[4];     // of 64 weights, in the stage that is loaded next
-    uint32_t code[4];
-    float scale[4];
+    // Zero where a lane holds no weight of its first stage: its code is looked up all the same.
+    uint32_t code[4] = {};
+    float scale[4] = {};
 
     __device__ __forceinline__ void load() {
         if (codes) {
@@ -179,9 +177,7 @@ template <int NT>
 __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
     using Shared = RowsShared<NT>;
     constexpr int STAGES = Shared::STAGES;
-    let_next_start();
     if (blockIdx.x < p.lora_blocks) {
-        wait_for_previous();
         lora_item(p.lora, blockIdx.x);
         return;
     }
@@ -244,7 +240,7 @@ __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
         inputs_slot = inputs_slot + 1 == STAGES ? 0 : inputs_slot + 1;
     };
 
-    // All that no kernel writes comes first: it may come before the previous kernel has ended.
+    // Weights first: they come from afar.
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) issue_weights();
     Scales scales;
@@ -259,7 +255,6 @@ __device__ __forceinline__ void nf4_rows(const Nf4Rows& p) {
     if (p.parts[0].map) maps[threadIdx.x] = p.parts[0].map[threadIdx.x];
     if (p.parts[1].map) maps[256 + threadIdx.x] = p.parts[1].map[threadIdx.x];
     if (p.parts[2].map) maps[512 + threadIdx.x] = p.parts[2].map[threadIdx.x];
-    wait_for_previous();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
         issue_inputs();

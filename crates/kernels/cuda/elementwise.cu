@@ -100,7 +100,6 @@ static_assert(sizeof(Embed) == 32, "params.rs");
 
 template <typename T>
 __device__ void embed(const Embed& p) {
-    overlap();
     const T* row = static_cast<const T*>(p.table) + size_t(p.ids[blockIdx.x]) * p.width;
     T* out = static_cast<T*>(p.out) + size_t(blockIdx.x) * p.width;
     for (uint32_t at = threadIdx.x * 8; at < p.width; at += blockDim.x * 8) store8(out + at, load8(row + at));

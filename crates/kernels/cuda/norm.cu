@@ -21,7 +21,6 @@ static_assert(sizeof(NormForward) == 56, "params.rs");
 
 template <typename T>
 __device__ void norm_forward(const NormForward& p) {
-    overlap();
     const size_t from = p.index ? p.index[blockIdx.x] : blockIdx.x;
     const T* x = static_cast<const T*>(p.x) + from * p.x_stride;
     T* y = static_cast<T*>(p.y) + size_t(blockIdx.x) * p.y_stride;

@@ -110,7 +110,6 @@ pub fn attention_grid(chunks: usize, rows: usize, heads: usize, kv_heads: usize)
         blocks: (chunks, rows * kv_heads * query_groups(heads, kv_heads)),
         threads: (128, 1),
         shared: 0,
-        overlaps: false,
     }
 }
 
@@ -120,7 +119,6 @@ pub fn merge_grid(rows: usize, heads: usize, head_dim: usize) -> Grid {
         blocks: (heads, rows),
         threads: (head_dim, 1),
         shared: 0,
-        overlaps: false,
     }
 }
 

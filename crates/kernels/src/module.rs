@@ -36,8 +36,6 @@ pub struct Grid {
     pub threads: (usize, usize),
     /// Bytes of dynamic shared memory a block.
     pub shared: usize,
-    /// Whether the launch may begin before the one before it has ended, where the kernel can wait for it.
-    pub overlaps: bool,
 }
 
 impl Grid {
@@ -47,7 +45,6 @@ impl Grid {
             blocks: (blocks, 1),
             threads: (threads, 1),
             shared: 0,
-            overlaps: false,
         }
     }
 
@@ -65,7 +62,6 @@ impl Grid {
             blocks: (items.div_ceil(threads), rows),
             threads: (threads, 1),
             shared: 0,
-            overlaps: false,
         }
     }
 }
@@ -199,33 +195,6 @@ kernels! {
     }
 }
 
-impl Kernel {
-    /// Whether it waits for what it reads (`overlap` in common.cuh), so that its launch may overlap the one
-    /// before it.
-    fn waits(self) -> bool {
-        matches!(
-            self,
-            Self::NormForward
-                | Self::Embed
-                | Self::LoraRows
-                | Self::Nf4Rows1
-                | Self::Nf4Rows2
-                | Self::Nf4Rows4
-                | Self::Nf4Rows8
-                | Self::FinishTurn
-                | Self::FinishGate
-                | Self::FinishAdd
-                | Self::ArgMax
-                | Self::DecodeAttention16
-                | Self::DecodeAttention32
-                | Self::DecodeAttention64
-                | Self::DecodeAttention128
-                | Self::DecodeAttention256
-                | Self::DecodeMerge
-        )
-    }
-}
-
 /// All kernels, ready in the current context.
 pub struct Kernels {
     functions: Vec<[sys::CUfunction; 2]>,
@@ -309,14 +278,8 @@ impl Kernels {
         allow_shared(function, shared, names[element as usize])?;
         let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
         // SAFETY: the function takes one struct of this size.
-        let launched = unsafe {
-            if grid.overlaps && kernel.waits() {
-                overlapping_launch(function, blocks, threads, shared, &mut arguments, stream)
-            } else {
-                raw_launch(function, blocks, threads, shared, &mut arguments, stream)
-            }
-        };
-        launched.map_err(|code| failed(names[element as usize], &grid, code))
+        unsafe { raw_launch(function, blocks, threads, shared, &mut arguments, stream) }
+            .map_err(|code| failed(names[element as usize], &grid, code))
     }
 
     /// Puts one launch of an attention plan into `stream`.
@@ -433,52 +396,6 @@ fn capability() -> Result<(i32, i32), LaunchError> {
         }
     }
     Ok((found[0], found[1]))
-}
-
-/// A launch that may begin before the one before it in the stream has ended.
-///
-/// # Safety
-/// As [`raw_launch`], and the kernel waits by itself for what it reads.
-unsafe fn overlapping_launch(
-    function: sys::CUfunction,
-    blocks: [u32; 3],
-    threads: [u32; 2],
-    shared: u32,
-    arguments: &mut [*mut c_void],
-    stream: sys::CUstream,
-) -> Result<(), sys::CUresult> {
-    let mut attribute = sys::CUlaunchAttribute {
-        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-        pad: [0; 4],
-        value: sys::CUlaunchAttributeValue { pad: [0; 64] },
-    };
-    attribute.value.programmaticStreamSerializationAllowed = 1;
-    let config = sys::CUlaunchConfig {
-        gridDimX: blocks[0],
-        gridDimY: blocks[1],
-        gridDimZ: blocks[2],
-        blockDimX: threads[0],
-        blockDimY: threads[1],
-        blockDimZ: 1,
-        sharedMemBytes: shared,
-        hStream: stream,
-        attrs: &raw mut attribute,
-        numAttrs: 1,
-    };
-    // SAFETY: the driver copies configuration and argument before it returns.
-    let result = unsafe {
-        sys::cuLaunchKernelEx(
-            &raw const config,
-            function,
-            arguments.as_mut_ptr(),
-            ptr::null_mut(),
-        )
-    };
-    if result == sys::CUresult::CUDA_SUCCESS {
-        Ok(())
-    } else {
-        Err(result)
-    }
 }
 
 fn load_module(image: &[u8]) -> Result<sys::CUmodule, LaunchError> {

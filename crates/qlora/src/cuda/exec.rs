@@ -19,8 +19,6 @@ pub(super) struct Exec<'d> {
     pub(super) arena: Arena,
     /// The card, or the one that is planned for.
     pub(super) card: Card,
-    /// Launches may begin before the ones before them have ended, where their kernels can wait.
-    pub(super) overlaps: bool,
     workspace: Region,
     fault: Option<Error>,
 }
@@ -46,7 +44,6 @@ impl<'d> Exec<'d> {
             element,
             arena,
             card,
-            overlaps: false,
             workspace,
             fault: None,
         }
@@ -98,8 +95,6 @@ impl<'d> Exec<'d> {
             return;
         }
         let element = self.element;
-        let overlaps = self.overlaps;
-        let grid = Grid { overlaps, ..grid };
         self.go(|d| {
             d.profile.timed(
                 d,

@@ -30,8 +30,6 @@ pub struct How {
     pub captured: bool,
     /// Four-bit weights are decoded inside of the products.
     pub narrow: bool,
-    /// A kernel's start overlaps the end of the one before it, on cards that can.
-    pub overlapped: bool,
 }
 
 impl Default for How {
@@ -39,7 +37,6 @@ impl Default for How {
         Self {
             captured: true,
             narrow: true,
-            overlapped: false,
         }
     }
 }
@@ -116,10 +113,6 @@ impl<'a> Tuned<'a> {
             && self.base.element == kernels::Element::Bf16
             && decode::serves(rows, self.base.device.info().shared)
             && self.base.weight(layer, site).narrow().is_some()
-    }
-
-    pub(super) fn overlaps(&self) -> bool {
-        self.how.overlapped && self.base.device.info().capability >= (9, 0)
     }
 
     pub(super) fn pass(&self, exec: &mut Exec<'_>, tokens: &Tokens) -> Pass {

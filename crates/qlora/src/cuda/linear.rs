@@ -210,7 +210,6 @@ impl Pairs {
             blocks: (plan.outputs.div_ceil(4), 1),
             threads: (64, 4),
             shared: 0,
-            overlaps: false,
         };
         exec.launch(Kernel::LoraUp, grid, &p);
     }

@@ -143,7 +143,6 @@ impl<'a> Step<'a> {
     /// Reads one id a row and picks the next, for the first `rows` rows.
     pub(super) fn run(&self, exec: &mut Exec<'_>, state: &State, rows: usize) {
         let base = self.tuned.base;
-        exec.overlaps = self.tuned.overlaps();
         exec.embed(base.embedding, state.ids, self.x.slice(0, rows));
         for layer in 0..base.config.layers {
             self.attend(exec, state, layer, rows);
@@ -153,7 +152,6 @@ impl<'a> Step<'a> {
         let normed = (self.final_normed.slice(0, rows), self.inv);
         head::logits(exec, base, self.x.slice(0, rows), None, normed, logits);
         state.pick(exec, logits);
-        exec.overlaps = false;
     }
 
     /// From `x` to `middle`: norm, projections, attention, output.

@@ -61,19 +61,9 @@ fn spread(model: &qlora::ModelConfig, lora: &LoraConfig) -> Adapter {
     adapter
 }
 
-fn all_ways() -> [How; 5] {
-    [
-        (true, true, false),
-        (true, false, false),
-        (false, true, false),
-        (true, true, true),
-        (false, false, true),
-    ]
-    .map(|(captured, narrow, overlapped)| How {
-        captured,
-        narrow,
-        overlapped,
-    })
+fn all_ways() -> [How; 4] {
+    [(true, true), (true, false), (false, true), (false, false)]
+        .map(|(captured, narrow)| How { captured, narrow })
 }
 
 /// Largest difference, absolute.
@@ -244,20 +234,11 @@ fn bf16_steps_are_near_and_run_to_the_same_bytes_every_way() {
     }
     let prompts = prompts(20);
     for narrow in [true, false] {
-        let ways = [(true, false), (false, false), (true, true), (false, true)];
-        let answers = ways.map(|(captured, overlapped)| {
-            gpu.how = How {
-                captured,
-                narrow,
-                overlapped,
-            };
+        let [first, plain, again] = [true, false, true].map(|captured| {
+            gpu.how = How { captured, narrow };
             gpu.generate(&prompts, 40, &[]).unwrap()
         });
-        for (way, answer) in ways.iter().zip(&answers) {
-            assert_eq!(
-                *answer, answers[0],
-                "captured, overlapped: {way:?}, narrow {narrow}"
-            );
-        }
+        assert_eq!(first, plain, "captured and plain, narrow {narrow}");
+        assert_eq!(first, again, "twice, narrow {narrow}");
     }
 }
