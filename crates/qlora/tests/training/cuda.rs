@@ -243,20 +243,31 @@ fn shared_prefixes_dropout_and_micro_batches_are_the_cpu_s() {
 
 /// A small model with heads of 64 or 128, four to a key head, through the file format.
 pub(crate) fn folder(head_dim: usize) -> tempfile::TempDir {
+    folder_of(512, 1024, (512 / head_dim, 128 / head_dim), head_dim)
+}
+
+/// One of other sides; `heads` are query heads and key heads.
+pub(crate) fn folder_of(
+    hidden: usize,
+    inner: usize,
+    heads: (usize, usize),
+    head_dim: usize,
+) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let config = serde_json::json!({
         "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
-        "vocab_size": 512, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 3,
-        "num_attention_heads": 512 / head_dim, "num_key_value_heads": 128 / head_dim,
+        "vocab_size": 512, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": 3,
+        "num_attention_heads": heads.0, "num_key_value_heads": heads.1,
         "head_dim": head_dim, "rope_theta": 10000.0,
         "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "max_position_embeddings": 512,
         "torch_dtype": "float32", "sliding_window": null, "attention_dropout": 0.0
     });
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let (queries, keys) = (heads.0 * head_dim, heads.1 * head_dim);
     let mut tensors: Vec<(String, Vec<usize>)> = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![512, 512]),
-        ("lm_head.weight".to_owned(), vec![512, 512]),
-        ("model.norm.weight".to_owned(), vec![512]),
+        ("model.embed_tokens.weight".to_owned(), vec![512, hidden]),
+        ("lm_head.weight".to_owned(), vec![512, hidden]),
+        ("model.norm.weight".to_owned(), vec![hidden]),
     ];
     for layer in 0..3 {
         let mut add = |name: &str, shape: &[usize]| {
@@ -265,15 +276,15 @@ pub(crate) fn folder(head_dim: usize) -> tempfile::TempDir {
                 shape.to_vec(),
             ))
         };
-        add("self_attn.q_proj", &[512, 512]);
-        add("self_attn.k_proj", &[128, 512]);
-        add("self_attn.v_proj", &[128, 512]);
-        add("self_attn.o_proj", &[512, 512]);
-        add("mlp.gate_proj", &[1024, 512]);
-        add("mlp.up_proj", &[1024, 512]);
-        add("mlp.down_proj", &[512, 1024]);
-        add("input_layernorm", &[512]);
-        add("post_attention_layernorm", &[512]);
+        add("self_attn.q_proj", &[queries, hidden]);
+        add("self_attn.k_proj", &[keys, hidden]);
+        add("self_attn.v_proj", &[keys, hidden]);
+        add("self_attn.o_proj", &[hidden, queries]);
+        add("mlp.gate_proj", &[inner, hidden]);
+        add("mlp.up_proj", &[inner, hidden]);
+        add("mlp.down_proj", &[hidden, inner]);
+        add("input_layernorm", &[hidden]);
+        add("post_attention_layernorm", &[hidden]);
     }
     let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .into_iter()

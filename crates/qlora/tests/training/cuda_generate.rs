@@ -5,7 +5,7 @@ use qlora::cuda::{Element, Generator, How};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, Error, LoraConfig, Matrix, Model, Quantization, Target};
 
-use crate::cuda::{base, folder, reference, without_gpu};
+use crate::cuda::{base, folder, folder_of, reference, without_gpu};
 use crate::peft_refs::{distance, golden};
 
 const NF4: Quantization = Quantization::Nf4 { double: true };
@@ -240,5 +240,27 @@ fn bf16_steps_are_near_and_run_to_the_same_bytes_every_way() {
         });
         assert_eq!(first, plain, "captured and plain, narrow {narrow}");
         assert_eq!(first, again, "twice, narrow {narrow}");
+    }
+}
+
+/// SmolLM2's sides: the inner length ends in the middle of a stage of the narrow products.
+#[test]
+fn bf16_steps_on_an_inner_length_that_ends_inside_of_a_stage() {
+    if without_gpu() {
+        return;
+    }
+    let dir = folder_of(576, 1536, (9, 3), 64);
+    let files = ModelFiles::open(dir.path()).unwrap();
+    let tuned = adapter(&files.config().unwrap());
+    let mut gpu = Generator::new(base(&files, Element::Bf16, NF4), Some(&tuned)).unwrap();
+    for count in [1, 11, 20, 60] {
+        let prompts = prompts(count);
+        let read = gpu.next_logits(&prompts).unwrap();
+        for narrow in [true, false] {
+            gpu.how.narrow = narrow;
+            let stepped = gpu.stepped_logits(&prompts, 4).unwrap();
+            let far = distance(stepped.data(), read.data());
+            assert!(far < 3e-2, "{count} rows, narrow {narrow}: {far}");
+        }
     }
 }
