@@ -149,12 +149,11 @@ struct Scales {
         for (int i = 0; i < 4; i++) block[i] += ROWS_STAGE / 64;
     }
 
-    // A lane past the inner length's end (its last stage may be half full) has loaded nothing to look up.
     __device__ __forceinline__ void values(float (&to)[4], bool inside) const {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            to[i] = 0.0f;
-            if (inside) to[i] = codes ? __fadd_rn(__fmul_rn(map[code[i]], scale[i]), offset) : scale[i];
+            const float value = codes ? __fadd_rn(__fmul_rn(map[code[i]], scale[i]), offset) : scale[i];
+            to[i] = inside ? value : 0.0f;
         }
     }
 };
