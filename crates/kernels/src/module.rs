@@ -13,7 +13,7 @@ use crate::params::{self, Params};
 use crate::tensor_map;
 
 /// The type of the values that a kernel works on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
     Bf16,
     F32,

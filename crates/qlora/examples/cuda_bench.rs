@@ -304,7 +304,7 @@ fn main() {
         match (&first, case.name) {
             (None, "job p=.05") => first = Some(o.values),
             (Some(values), "job p=.05 again") => {
-                println!("  two runs byte-equal: {}", same(values, &o.values))
+                println!("  two runs byte-equal: {}", same(values, &o.values));
             }
             (Some(values), "job p=.05 offloaded") => println!(
                 "  kept and recomputed byte-equal: {}",

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "cuBLASLt's C interface")]
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
 
@@ -36,7 +36,7 @@ pub(super) struct Product {
     pub(super) add: Option<Rows>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     mnk: [usize; 3],
     lds: [usize; 4],
@@ -56,7 +56,7 @@ struct Plan {
 /// The library and its plans.
 pub(super) struct Blas {
     handle: sys::cublasLtHandle_t,
-    plans: RefCell<HashMap<Key, Plan>>,
+    plans: RefCell<BTreeMap<Key, Plan>>,
 }
 
 fn check(status: sys::cublasStatus_t, what: &str) -> Result<()> {
@@ -206,10 +206,14 @@ impl Blas {
         check(unsafe { sys::cublasLtCreate(&raw mut handle) }, "starting")?;
         Ok(Self {
             handle,
-            plans: RefCell::new(HashMap::new()),
+            plans: RefCell::new(BTreeMap::new()),
         })
     }
 
+    #[expect(
+        clippy::unused_self,
+        reason = "the library answers only where it was started"
+    )]
     pub(super) fn version(&self) -> usize {
         // SAFETY: needs no state.
         unsafe { sys::cublasLtGetVersion() }
@@ -219,8 +223,8 @@ impl Blas {
         let key = p.key();
         let mut plans = self.plans.borrow_mut();
         let plan = match plans.entry(key) {
-            std::collections::hash_map::Entry::Occupied(e) => e.into_mut(),
-            std::collections::hash_map::Entry::Vacant(e) => e.insert(self.plan(p, &key)?),
+            std::collections::btree_map::Entry::Occupied(e) => e.into_mut(),
+            std::collections::btree_map::Entry::Vacant(e) => e.insert(self.plan(p, &key)?),
         };
         let operands = Operands::new(p, p.mnk())?;
         let beta = if p.add.is_some() { 1.0f32 } else { 0.0 };

@@ -235,6 +235,10 @@ impl Device {
     }
 
     /// A block of device memory that lives as long as the process.
+    #[expect(
+        clippy::unused_self,
+        reason = "the driver answers only where a device was opened"
+    )]
     pub(super) fn allocate(&self, bytes: usize) -> Result<Region> {
         let mut at = 0;
         // SAFETY: the out-pointer is valid.
@@ -258,10 +262,8 @@ impl Device {
     pub fn memory(&self) -> Result<(usize, usize)> {
         let (mut free, mut total) = (0, 0);
         // SAFETY: the out-pointers are valid.
-        check(
-            unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) },
-            "asking for free memory",
-        )?;
+        let asked = unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) };
+        check(asked, "asking for free memory")?;
         Ok((free, total))
     }
 
@@ -347,6 +349,10 @@ impl Device {
     }
 
     /// Makes the card current in this thread.
+    #[expect(
+        clippy::unused_self,
+        reason = "the driver answers only where a device was opened"
+    )]
     pub(super) fn bind(&self) -> Result<()> {
         let (mut device, mut context) = (0, ptr::null_mut());
         // SAFETY: retaining the primary context again gives the same one.
@@ -360,16 +366,22 @@ impl Device {
         }
     }
 
+    #[expect(
+        clippy::unused_self,
+        reason = "the driver answers only where a device was opened"
+    )]
     pub(super) fn event(&self) -> Result<Event> {
         let mut event = ptr::null_mut();
         // SAFETY: the out-pointer is valid. Flag 0: with timing.
-        check(
-            unsafe { sys::cuEventCreate(&raw mut event, 0) },
-            "making an event",
-        )?;
+        let made = unsafe { sys::cuEventCreate(&raw mut event, 0) };
+        check(made, "making an event")?;
         Ok(Event(event))
     }
 
+    #[expect(
+        clippy::unused_self,
+        reason = "the driver answers only where a device was opened"
+    )]
     pub(super) fn forget(&self, event: Event) {
         // SAFETY: made by `event`, and nobody waits for it.
         unsafe {
@@ -397,6 +409,10 @@ impl Device {
     }
 
     /// Milliseconds between two recorded events; waits for the second.
+    #[expect(
+        clippy::unused_self,
+        reason = "the driver answers only where a device was opened"
+    )]
     pub(super) fn elapsed(&self, from: Event, to: Event) -> Result<f32> {
         let mut ms = 0.0;
         // SAFETY: both events were recorded.
@@ -442,10 +458,8 @@ fn describe(device: sys::CUdevice) -> Result<DeviceInfo> {
     let ask = |attribute| -> Result<i32> {
         let mut value = 0;
         // SAFETY: the out-pointer is valid.
-        check(
-            unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) },
-            "asking the card",
-        )?;
+        let asked = unsafe { sys::cuDeviceGetAttribute(&raw mut value, attribute, device) };
+        check(asked, "asking the card")?;
         Ok(value)
     };
     let end = name.iter().position(|b| *b == 0).unwrap_or(0);
@@ -477,8 +491,9 @@ impl Pinned {
     pub(super) fn new(bytes: usize) -> Result<Self> {
         let mut at = ptr::null_mut();
         // SAFETY: the out-pointer is valid.
+        let pinned = unsafe { sys::cuMemHostAlloc(&raw mut at, bytes.max(1), 0) };
         check(
-            unsafe { sys::cuMemHostAlloc(&raw mut at, bytes.max(1), 0) },
+            pinned,
             &format!("pinning {} MiB of host memory", bytes >> 20),
         )?;
         Ok(Self {

@@ -102,6 +102,9 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What is done with a portion of the prompts that has been read, and with which of them.
+type Each<'e> = dyn FnMut(&mut Exec<'_>, Portion<'_>, &[usize]) -> Result<()> + 'e;
+
 impl<'a> Tuned<'a> {
     pub(super) fn plan(&self, layer: usize, site: Site) -> &'a SitePlan {
         &self.sites[layer * Site::ALL.len() + site as usize]
@@ -113,10 +116,6 @@ impl<'a> Tuned<'a> {
             && self.base.element == kernels::Element::Bf16
             && decode::serves(rows, self.base.device.info().shared)
             && self.base.weight(layer, site).narrow().is_some()
-    }
-
-    pub(super) fn pass(&self, exec: &mut Exec<'_>, tokens: &Tokens) -> Pass {
-        Pass::upload(exec, tokens, 0.0)
     }
 
     pub(super) fn run<'r>(&'r self, exec: &mut Exec<'_>, pass: &'r Pass) -> Run<'r> {
@@ -200,7 +199,7 @@ impl<'a> Tuned<'a> {
         asked: &Asked<'_>,
         prefix: usize,
         members: &[usize],
-        each: &mut dyn FnMut(&mut Exec<'_>, Portion<'_>, &[usize]) -> Result<()>,
+        each: &mut Each<'_>,
     ) -> Result<()> {
         let shared = &asked.prompts[members[0]][..prefix];
         let contexts = (prefix > 0).then(|| self.read_prefix(exec, shared));
@@ -216,7 +215,7 @@ impl<'a> Tuned<'a> {
     fn read_prefix(&self, exec: &mut Exec<'_>, ids: &[u32]) -> Contexts {
         let contexts = Contexts::take(exec, &self.base.config, ids.len(), false);
         let mark = exec.arena.mark();
-        let pass = self.pass(exec, &Tokens::new(ids, 0, &[]));
+        let pass = Pass::upload(exec, &Tokens::new(ids, 0, &[]), 0.0);
         let run = self.run(exec, &pass);
         decoder::forward_prefix(exec, &run, decoder::Keep::Nothing, &contexts);
         exec.arena.release(mark);

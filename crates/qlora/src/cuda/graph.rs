@@ -17,15 +17,13 @@ impl Graph {
     pub(super) fn capture(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         // SAFETY: the stream is ours, and only `work` uses it until the recording ends. Relaxed: libraries may
         // load code meanwhile.
-        check(
-            unsafe {
-                sys::cuStreamBeginCapture_v2(
-                    device.stream,
-                    sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED,
-                )
-            },
-            "recording a step",
-        )?;
+        let begun = unsafe {
+            sys::cuStreamBeginCapture_v2(
+                device.stream,
+                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED,
+            )
+        };
+        check(begun, "recording a step")?;
         let worked = work();
         let mut graph = ptr::null_mut();
         // SAFETY: the recording was begun above; the out-pointer is valid.

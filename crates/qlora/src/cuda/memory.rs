@@ -32,6 +32,7 @@ impl Region {
 
 /// Rows of values of one element type.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "rows by columns, as everywhere")]
 pub(super) struct Rows {
     pub(super) at: u64,
     pub(super) rows: usize,

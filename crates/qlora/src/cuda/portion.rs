@@ -12,7 +12,7 @@ use super::generate::{Asked, Tuned};
 use super::graph::Graph;
 use super::head;
 use super::memory::Rows;
-use super::pass::Tokens;
+use super::pass::{Pass, Tokens};
 use super::step::{State, Step};
 use crate::error::{Error, Result};
 
@@ -201,7 +201,7 @@ pub(super) fn read(
         .flat_map(|(slot, ids)| (0..ids.len()).map(move |i| (slot * capacity + i) as u32))
         .collect();
     let places = exec.upload(&places);
-    let pass = tuned.pass(exec, &tokens);
+    let pass = Pass::upload(exec, &tokens, 0.0);
     let run = tuned.run(exec, &pass);
     let (query, kv) = (base.config.query_width(), base.config.kv_width());
     let hidden = decoder::forward_each(exec, &run, contexts, &mut |exec, layer, qkv| {

@@ -13,6 +13,7 @@ use safetensors::SafeTensors;
 use crate::peft_refs::{batch, distance, floats, golden, name, settings};
 
 /// A GPU test that finds no GPU has shown nothing: it says so.
+#[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
 pub(crate) fn without_gpu() -> bool {
     let none = !available();
     if none {
@@ -274,7 +275,7 @@ pub(crate) fn folder_of(
             tensors.push((
                 format!("model.layers.{layer}.{name}.weight"),
                 shape.to_vec(),
-            ))
+            ));
         };
         add("self_attn.q_proj", &[queries, hidden]);
         add("self_attn.k_proj", &[keys, hidden]);
@@ -292,7 +293,9 @@ pub(crate) fn folder_of(
         .map(|(i, (name, shape))| {
             let mut values = noise(shape.iter().product(), i as u64 + 1);
             if shape.len() == 1 {
-                values.iter_mut().for_each(|v| *v += 1.0);
+                for value in &mut values {
+                    *value += 1.0;
+                }
             }
             (name, shape, Dtype::F32.encode(&values))
         })
