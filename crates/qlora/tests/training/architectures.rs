@@ -2,16 +2,15 @@
 //! LoRA gradients of small random models, read from files of their own format. Rows share a prefix and are
 //! longer than every window.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, Generator, LoraConfig, Model, Quantization, Slot, Target};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
+use crate::folder;
 use crate::peft_refs::{distance, floats};
 
 fn golden(name: &str) -> PathBuf {
@@ -54,39 +53,24 @@ fn rows() -> Vec<Example> {
 }
 
 /// A model folder as a hub would hold it: `config.json` and drawn weights.
-fn write_model(folder: &Path, case: &Value) {
+fn write_model(into: &Path, case: &Value) {
     let config = &case["config"];
     let gemma = config["model_type"].as_str().unwrap().starts_with("gemma");
-    let tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = case["weights"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .map(|(name, shape)| {
-            let sides: Vec<usize> = shape
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|side| side.as_u64().unwrap() as usize)
-                .collect();
-            let centre = if name.ends_with("norm.weight") && !gemma {
-                1.0
-            } else {
-                0.0
-            };
-            let values = noise(sides.iter().product(), name);
-            let bytes = values
-                .iter()
-                .flat_map(|v| (centre + 0.25 * v).to_le_bytes());
-            (name.clone(), (sides, bytes.collect()))
-        })
-        .collect();
-    let views = tensors.iter().map(|(name, (shape, bytes))| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap();
-        (name.as_str(), view)
+    let weights = case["weights"].as_object().unwrap().iter();
+    let weights = weights.map(|(name, shape)| {
+        let sides = shape.as_array().unwrap().iter();
+        let sides = sides.map(|side| side.as_u64().unwrap() as usize);
+        (name.clone(), sides.collect())
     });
-    let data = safetensors::serialize(views, None).unwrap();
-    std::fs::write(folder.join("model.safetensors"), data).unwrap();
-    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    folder::write(into, config, weights.collect(), |_, name, shape| {
+        let centre = if name.ends_with("norm.weight") && !gemma {
+            1.0
+        } else {
+            0.0
+        };
+        let values = noise(shape.iter().product(), name).into_iter();
+        values.map(|v| centre + 0.25 * v).collect()
+    });
 }
 
 fn name(slot: &Slot, half: &str) -> String {

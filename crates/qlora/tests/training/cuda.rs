@@ -10,6 +10,7 @@ use qlora::weights::ModelFiles;
 use qlora::{Adapter, Dtype, LoraConfig, Matrix, Model, Nf4Tensor, Quantization, Target};
 use safetensors::SafeTensors;
 
+use crate::folder::{Sides, write};
 use crate::peft_refs::{batch, distance, floats, golden, name, settings};
 
 /// A GPU test that finds no GPU has shown nothing: it says so.
@@ -263,52 +264,23 @@ pub(crate) fn folder_of(
         "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "max_position_embeddings": 512,
         "torch_dtype": "float32", "sliding_window": null, "attention_dropout": 0.0
     });
-    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    let (queries, keys) = (heads.0 * head_dim, heads.1 * head_dim);
-    let mut tensors: Vec<(String, Vec<usize>)> = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![512, hidden]),
-        ("lm_head.weight".to_owned(), vec![512, hidden]),
-        ("model.norm.weight".to_owned(), vec![hidden]),
-    ];
-    for layer in 0..3 {
-        let mut add = |name: &str, shape: &[usize]| {
-            tensors.push((
-                format!("model.layers.{layer}.{name}.weight"),
-                shape.to_vec(),
-            ));
-        };
-        add("self_attn.q_proj", &[queries, hidden]);
-        add("self_attn.k_proj", &[keys, hidden]);
-        add("self_attn.v_proj", &[keys, hidden]);
-        add("self_attn.o_proj", &[hidden, queries]);
-        add("mlp.gate_proj", &[inner, hidden]);
-        add("mlp.up_proj", &[inner, hidden]);
-        add("mlp.down_proj", &[hidden, inner]);
-        add("input_layernorm", &[hidden]);
-        add("post_attention_layernorm", &[hidden]);
-    }
-    let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .into_iter()
-        .enumerate()
-        .map(|(i, (name, shape))| {
-            let mut values = noise(shape.iter().product(), i as u64 + 1);
-            if shape.len() == 1 {
-                for value in &mut values {
-                    *value += 1.0;
-                }
+    let sides = Sides {
+        vocab: 512,
+        hidden,
+        inner,
+        layers: 3,
+        queries: heads.0 * head_dim,
+        keys: heads.1 * head_dim,
+    };
+    write(dir.path(), &config, sides.weights(), |at, _, shape| {
+        let mut values = noise(shape.iter().product(), at as u64 + 1);
+        if shape.len() == 1 {
+            for value in &mut values {
+                *value += 1.0;
             }
-            (name, shape, Dtype::F32.encode(&values))
-        })
-        .collect();
-    let views = data.iter().map(|(name, shape, bytes)| {
-        (
-            name.clone(),
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)
-                .unwrap(),
-        )
+        }
+        values
     });
-    let file = safetensors::serialize(views, None).unwrap();
-    std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
     dir
 }
 

@@ -8,8 +8,8 @@ use qlora::train::{Example, TrainConfig, TrainJob, TrainReport, train};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, Dtype, LoraConfig, Model, ModelConfig, Quantization, Target};
 use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
 
+use crate::folder::{Sides, write};
 use crate::peft_refs::{distance, floats, name, settings};
 
 const HIDDEN: usize = 512;
@@ -59,47 +59,28 @@ fn folder(size: usize) -> tempfile::TempDir {
         "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "tie_word_embeddings": false,
         "sliding_window": null, "attention_dropout": 0.0, "torch_dtype": "float32"
     });
-    let mut shapes = vec![
-        ("model.embed_tokens.weight".to_owned(), vec![VOCAB, HIDDEN]),
-        ("lm_head.weight".to_owned(), vec![VOCAB, HIDDEN]),
-        ("model.norm.weight".to_owned(), vec![HIDDEN]),
-    ];
-    for layer in 0..2 {
-        for (part, shape) in [
-            ("self_attn.q_proj", vec![queries * size, HIDDEN]),
-            ("self_attn.k_proj", vec![keys * size, HIDDEN]),
-            ("self_attn.v_proj", vec![keys * size, HIDDEN]),
-            ("self_attn.o_proj", vec![HIDDEN, queries * size]),
-            ("mlp.gate_proj", vec![INNER, HIDDEN]),
-            ("mlp.up_proj", vec![INNER, HIDDEN]),
-            ("mlp.down_proj", vec![HIDDEN, INNER]),
-            ("input_layernorm", vec![HIDDEN]),
-            ("post_attention_layernorm", vec![HIDDEN]),
-        ] {
-            shapes.push((format!("model.layers.{layer}.{part}.weight"), shape));
-        }
-    }
-    let data: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let (centre, scale) = if name.contains("norm") {
-                (1.0, 0.25)
-            } else {
-                (0.0, 0.08)
-            };
-            let count = shape.iter().product();
-            let drawn = values(&format!("{size}.{name}"), count, centre, scale);
-            (name, shape, Dtype::F32.encode(&drawn))
-        })
-        .collect();
-    let views = data.iter().map(|(name, shape, bytes)| {
-        let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
-        (name.as_str(), view.unwrap())
-    });
+    let sides = Sides {
+        vocab: VOCAB,
+        hidden: HIDDEN,
+        inner: INNER,
+        layers: 2,
+        queries: queries * size,
+        keys: keys * size,
+    };
     let dir = tempfile::tempdir().unwrap();
-    let file = safetensors::serialize(views, None).unwrap();
-    std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
-    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    write(dir.path(), &config, sides.weights(), |_, name, shape| {
+        let (centre, scale) = if name.contains("norm") {
+            (1.0, 0.25)
+        } else {
+            (0.0, 0.08)
+        };
+        values(
+            &format!("{size}.{name}"),
+            shape.iter().product(),
+            centre,
+            scale,
+        )
+    });
     dir
 }
 

@@ -7,6 +7,7 @@ mod autograd;
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_generate;
+mod folder;
 mod heads;
 mod merged;
 mod peft_options;
