@@ -160,20 +160,30 @@ fn found(start: &Adapter, run: &mut Run<'_>) -> Found {
     }
 }
 
-/// Every tensor within `bound` of the reference, losses within `loss`, all relative.
+/// Every tensor within `bound` of the reference, losses within `loss`, all relative. Says all that is not.
 fn near(size: usize, found: &Found, loss: f64, bound: impl Fn(&str) -> f64) {
     let file = std::fs::read(golden(&format!("head{size}.safetensors"))).unwrap();
     let want = SafeTensors::deserialize(&file).unwrap();
     let losses = floats(&want, "losses");
     assert_eq!(found.losses.len(), losses.len());
+    let mut off = Vec::new();
     for (step, (got, want)) in found.losses.iter().zip(losses).enumerate() {
-        let off = (got / f64::from(want) - 1.0).abs();
-        assert!(off < loss, "heads of {size}, loss {step}: off by {off}");
+        let far = (got / f64::from(want) - 1.0).abs();
+        if far.is_nan() || far >= loss {
+            off.push(format!("loss {step}: {far:.1e}, {loss:.0e} is allowed"));
+        }
     }
     for (name, got) in &found.tensors {
-        let far = distance(got, &floats(&want, name));
-        assert!(far < bound(name), "heads of {size}, {name}: off by {far}");
+        let (far, most) = (distance(got, &floats(&want, name)), bound(name));
+        if far.is_nan() || far >= most {
+            off.push(format!("{name}: {far:.5}, {most:.5} is allowed"));
+        }
     }
+    assert!(
+        off.is_empty(),
+        "heads of {size}, too far off:\n{}",
+        off.join("\n")
+    );
 }
 
 const NF4: Quantization = Quantization::Nf4 { double: true };
@@ -244,6 +254,18 @@ mod cuda {
         }
     }
 
+    /// Our distance beside PEFT's, tensor by tensor, for whoever runs the tests with `--nocapture`.
+    #[expect(clippy::print_stderr, reason = "a figure that a person asks for")]
+    fn ratios(size: usize, ours: &Found, theirs: &serde_json::Value) {
+        let file = std::fs::read(golden(&format!("head{size}.safetensors"))).unwrap();
+        let want = SafeTensors::deserialize(&file).unwrap();
+        for (name, got) in &ours.tensors {
+            let far = distance(got, &floats(&want, name));
+            let their = theirs["distances"][name].as_f64().unwrap();
+            eprintln!("{size} {name} {far:.5} / {their:.5} = {:.3}", far / their);
+        }
+    }
+
     /// Rounding to bf16 leaves each tensor at most 1.2 times as far from f32 as it leaves PEFT's.
     #[test]
     #[ignore = "one tensor met so far, B of layer 0's v_proj after three steps, is 1.38 times as far"]
@@ -256,6 +278,7 @@ mod cuda {
         for size in [64, 128, 256] {
             let theirs = &theirs["heads"][size.to_string()];
             let ours = on_gpu(size, Element::Bf16);
+            ratios(size, &ours, theirs);
             near(size, &ours, 5e-2, |name| {
                 1.2 * theirs["distances"][name].as_f64().unwrap()
             });
