@@ -8,7 +8,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The families, in the order of `src/module.rs`.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "nf4",
     "norm",
     "elementwise",
@@ -18,6 +18,7 @@ const FAMILIES: [&str; 14] = [
     "decode_rows",
     "decode",
     "decode_attention",
+    "narrow",
     "attention_forward",
     "attention_backward",
     "attention_f32",

@@ -19,6 +19,7 @@ mod head;
 mod layer;
 mod linear;
 mod memory;
+mod narrow;
 mod pass;
 mod portion;
 mod profile;
