@@ -200,7 +200,7 @@ fn both_doors_give_the_adapter_s_products() {
                 let want = run(&device, case, tokens, masked, false);
                 let place = format!("case {number}, {tokens} tokens, masked {masked}");
                 assert_eq!(got[0], got[1], "{place}: the copy of u");
-                for (what, bound, at) in [("u", 3e-3, 0), ("dx", 3e-3, 2), ("gradients", 2e-3, 3)] {
+                for (what, bound, at) in [("u", 5e-3, 0), ("dx", 5e-3, 2), ("gradients", 2e-3, 3)] {
                     let far = off(&got[at], &want[at]);
                     assert!(far < bound, "{place}: {what} off by {far:.1e}");
                 }
