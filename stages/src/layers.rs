@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn they_are_what_is_read_and_not_the_base() {
         let (bench, maker) = prepared(true);
-        let file = maker.expect("a maker").out().join("layers.safetensors");
+        let maker = maker.expect("a maker");
+        let file = maker.out().join("layers.safetensors");
         std::fs::write(&file, b"short").unwrap();
         let error = bench.run(&Train, json!({ "max_steps": 1 })).unwrap_err();
         assert_eq!(error.code, "qlora::truncated", "{error:?}");
