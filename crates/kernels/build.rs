@@ -8,7 +8,7 @@ use std::process::Command;
 use std::{env, fs};
 
 /// The families, in the order of `src/module.rs`.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 14] = [
     "nf4",
     "norm",
     "elementwise",
@@ -18,7 +18,6 @@ const FAMILIES: [&str; 15] = [
     "decode_rows",
     "decode",
     "decode_attention",
-    "narrow",
     "attention_forward",
     "attention_backward",
     "attention_f32",

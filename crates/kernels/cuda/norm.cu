@@ -90,8 +90,19 @@ struct NormBackward {
 };
 static_assert(sizeof(NormBackward) == 64, "params.rs");
 
-template <typename T>
-__device__ void norm_backward(const NormBackward& p) {
+// The adapter's part of `dy` has still to go through its mask.
+struct NormBackwardMasked {
+    NormBackward norm;
+    const void* through;
+    Mask mask;
+    uint32_t through_stride;
+    uint32_t unused;
+};
+static_assert(sizeof(NormBackwardMasked) == 112, "params.rs");
+
+// `more(at)` is added to `dy` from column `at`.
+template <typename T, typename More>
+__device__ void norm_backward(const NormBackward& p, More more) {
     const size_t from = p.index ? p.index[blockIdx.x] : blockIdx.x;
     const T* x = static_cast<const T*>(p.x) + from * p.x_stride;
     T* dx = static_cast<T*>(p.dx) + from * p.x_stride;
@@ -105,10 +116,10 @@ __device__ void norm_backward(const NormBackward& p) {
         if (at >= p.width) continue;
         held[k] = load8(x + at);
         pulled[k] = load8(dy + at);
-        const Eight w = load8(p.weight + at);
+        const Eight w = load8(p.weight + at), also = more(at);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            pulled[k].v[i] *= w.v[i];
+            pulled[k].v[i] = (pulled[k].v[i] + also.v[i]) * w.v[i];
             sum += pulled[k].v[i] * held[k].v[i];
         }
     }
@@ -124,5 +135,18 @@ __device__ void norm_backward(const NormBackward& p) {
         store8(dx + at, out);
     }
 }
+template <typename T>
+__device__ void norm_backward(const NormBackward& p) {
+    norm_backward<T>(p, [](uint32_t) { return Eight{}; });
+}
+template <typename T>
+__device__ void norm_backward_masked(const NormBackwardMasked& p) {
+    const T* through = static_cast<const T*>(p.through) + size_t(blockIdx.x) * p.through_stride;
+    norm_backward<T>(p.norm, [&](uint32_t at) {
+        return masked8(p.mask, *mask_byte(p.mask, blockIdx.x, p.norm.width, at), load8(through + at));
+    });
+}
 extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_backward_bf16(const NormBackward p) { norm_backward<bf16>(p); }
 extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_backward_f32(const NormBackward p) { norm_backward<float>(p); }
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_backward_masked_bf16(const NormBackwardMasked p) { norm_backward_masked<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(NORM_THREADS) norm_backward_masked_f32(const NormBackwardMasked p) { norm_backward_masked<float>(p); }

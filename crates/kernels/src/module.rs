@@ -94,7 +94,7 @@ fn check(result: sys::CUresult, what: impl FnOnce() -> String) -> Result<(), Lau
 }
 
 /// Where the attention families begin, and the kernels they hold.
-const ATTENTION: usize = 10;
+const ATTENTION: usize = 9;
 /// How many of them serve every card; the rest are [`WARPGROUP_KERNELS`]'.
 const GENERAL: usize = 3;
 const ATTENTION_KERNELS: &[(usize, &str)] = &[
@@ -149,6 +149,7 @@ kernels! {
         NormForward = "norm_forward_bf16", "norm_forward_f32", NormForward;
         NormBackward = "norm_backward_bf16", "norm_backward_f32", NormBackward;
         NormForwardMasked = "norm_forward_masked_bf16", "norm_forward_masked_f32", NormForwardMasked;
+        NormBackwardMasked = "norm_backward_masked_bf16", "norm_backward_masked_f32", NormBackwardMasked;
     }
     2 {
         Rope = "rope_bf16", "rope_f32", Rope;
@@ -195,20 +196,6 @@ kernels! {
         DecodeAttention128 = "decode_attention_bf16_hd128", "decode_attention_f32_hd128", DecodeAttention;
         DecodeAttention256 = "decode_attention_bf16_hd256", "decode_attention_bf16_hd256", DecodeAttention;
         DecodeMerge = "decode_merge_bf16", "decode_merge_f32", DecodeMerge;
-    }
-    9 {
-        NarrowDown2 = "narrow_down_2", "narrow_down_2", NarrowDown;
-        NarrowDown4 = "narrow_down_4", "narrow_down_4", NarrowDown;
-        NarrowDown6 = "narrow_down_6", "narrow_down_6", NarrowDown;
-        NarrowDown8 = "narrow_down_8", "narrow_down_8", NarrowDown;
-        NarrowOut1 = "narrow_out_1", "narrow_out_1", NarrowOut;
-        NarrowOut2 = "narrow_out_2", "narrow_out_2", NarrowOut;
-        NarrowOut3 = "narrow_out_3", "narrow_out_3", NarrowOut;
-        NarrowOut4 = "narrow_out_4", "narrow_out_4", NarrowOut;
-        NarrowGrad1 = "narrow_grad_1", "narrow_grad_1", NarrowGrad;
-        NarrowGrad2 = "narrow_grad_2", "narrow_grad_2", NarrowGrad;
-        NarrowGrad3 = "narrow_grad_3", "narrow_grad_3", NarrowGrad;
-        NarrowGrad4 = "narrow_grad_4", "narrow_grad_4", NarrowGrad;
     }
 }
 

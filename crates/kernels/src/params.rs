@@ -100,6 +100,14 @@ params! {
         seen_stride: u32,
         unused: u32,
     }
+    /// norm.cu.
+    NormBackwardMasked, 112 {
+        norm: NormBackward,
+        through: Address,
+        mask: Mask,
+        through_stride: u32,
+        unused: u32,
+    }
     /// elementwise.cu: rotary embedding.
     Rope, 48 {
         rows: Address,
@@ -124,9 +132,9 @@ params! {
     /// elementwise.cu: the same with dropout.
     SwigluMasked, 80 {
         gated: Swiglu,
-        seen: Address,
+        other: Address,
         mask: Mask,
-        seen_stride: u32,
+        other_stride: u32,
         unused: u32,
     }
     /// elementwise.cu: rows of the embedding.
@@ -163,55 +171,6 @@ params! {
         out: Address,
         rows: u32,
         width: u32,
-    }
-    /// narrow.cu: what the adapter makes of its input.
-    NarrowDown, 64 {
-        x: Address,
-        a: Address,
-        u: Address,
-        also: Address,
-        tokens: u32,
-        width: u32,
-        rows: u32,
-        pad: u32,
-        x_stride: u32,
-        u_stride: u32,
-        also_stride: u32,
-        scale: f32,
-    }
-    /// narrow.cu: the adapter's part of its input's gradient.
-    NarrowOut, 88 {
-        du: Address,
-        a: Address,
-        dx: Address,
-        mask: Mask,
-        tokens: u32,
-        width: u32,
-        rows: u32,
-        du_stride: u32,
-        dx_stride: u32,
-        per_block: u32,
-        scale: f32,
-        unused: u32,
-    }
-    /// narrow.cu: the gradients of A and B.
-    NarrowGrad, 120 {
-        wide: Address,
-        thin: Address,
-        out: Address,
-        partial: Address,
-        arrived: Address,
-        starts: [u64; 3],
-        ends: [u32; 3],
-        columns: [u32; 3],
-        tokens: u32,
-        width: u32,
-        wide_stride: u32,
-        thin_stride: u32,
-        rows: u32,
-        per_split: u32,
-        scale: f32,
-        turned: u32,
     }
     /// lora.cu: masks drawn, applied, added.
     Dropout, 64 {

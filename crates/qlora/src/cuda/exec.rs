@@ -50,11 +50,6 @@ impl<'d> Exec<'d> {
         }
     }
 
-    /// Scratch that the next product may overwrite.
-    pub(super) fn workspace(&self) -> Region {
-        self.workspace
-    }
-
     /// Runs `work` on the card, if there is one and nothing has failed.
     pub(super) fn go(&mut self, work: impl FnOnce(&'d Device) -> Result<()>) {
         if let (Some(device), None) = (self.device, &self.fault) {
@@ -181,7 +176,7 @@ impl<'d> Exec<'d> {
         self.launch(Kernel::NormForwardMasked, grid, &p);
     }
 
-    /// Adds to `dx`, or with an index sets the rows that it names.
+    /// Adds to `dx`, or with an index sets the rows that it names. `through` belongs to `dy` once it is masked.
     pub(super) fn norm_back(
         &mut self,
         dy: Rows,
@@ -190,8 +185,9 @@ impl<'d> Exec<'d> {
         inv: Region,
         dx: Rows,
         index: Option<Region>,
+        through: Option<(Mask, Rows)>,
     ) {
-        let p = params::NormBackward {
+        let norm = params::NormBackward {
             dy: dy.at,
             x: x.at,
             weight: weight.at,
@@ -203,7 +199,19 @@ impl<'d> Exec<'d> {
             x_stride: x.stride as u32,
             add: u32::from(index.is_none()),
         };
-        self.launch(Kernel::NormBackward, Grid::row(dy.rows, 512), &p);
+        let grid = Grid::row(dy.rows, 512);
+        let Some((mask, through)) = through else {
+            self.launch(Kernel::NormBackward, grid, &norm);
+            return;
+        };
+        let p = params::NormBackwardMasked {
+            norm,
+            through: through.at,
+            mask,
+            through_stride: through.stride as u32,
+            unused: 0,
+        };
+        self.launch(Kernel::NormBackwardMasked, grid, &p);
     }
 
     /// Turns the first `heads` heads of each row by its position's angle, or back.
@@ -237,8 +245,7 @@ impl<'d> Exec<'d> {
         [plain, with_mask]: [Kernel; 2],
         gate_up: Rows,
         active: Rows,
-        mask: Option<Mask>,
-        seen: Option<Rows>,
+        masked: Option<(Mask, Rows)>,
     ) {
         let width = gate_up.cols / 2;
         let gated = params::Swiglu {
@@ -250,15 +257,15 @@ impl<'d> Exec<'d> {
             gate_stride: gate_up.stride as u32,
         };
         let grid = Grid::cover(width / 8, THREADS, gate_up.rows);
-        let Some(mask) = mask else {
+        let Some((mask, other)) = masked else {
             self.launch(plain, grid, &gated);
             return;
         };
         let p = params::SwigluMasked {
             gated,
-            seen: seen.map_or(0, |rows| rows.at),
+            other: other.at,
             mask,
-            seen_stride: seen.map_or(0, |rows| rows.stride as u32),
+            other_stride: other.stride as u32,
             unused: 0,
         };
         self.launch(with_mask, grid, &p);
@@ -267,14 +274,19 @@ impl<'d> Exec<'d> {
     /// `masked` is what an adapter is to see of the activation.
     pub(super) fn activate(&mut self, gate_up: Rows, active: Rows, masked: Option<(Mask, Rows)>) {
         let kernels = [Kernel::SwigluForward, Kernel::SwigluForwardMasked];
-        let (mask, seen) = masked.unzip();
-        self.swiglu(kernels, gate_up, active, mask, seen);
+        self.swiglu(kernels, gate_up, active, masked);
     }
 
-    /// `gate_up` becomes its gradient, `d_active` the activation, as the adapter saw it.
-    pub(super) fn activate_back(&mut self, gate_up: Rows, d_active: Rows, mask: Option<Mask>) {
+    /// `gate_up` becomes its gradient, `d_active` the activation, as the adapter saw it. `through` belongs to
+    /// `d_active` once it is masked.
+    pub(super) fn activate_back(
+        &mut self,
+        gate_up: Rows,
+        d_active: Rows,
+        through: Option<(Mask, Rows)>,
+    ) {
         let kernels = [Kernel::SwigluBackward, Kernel::SwigluBackwardMasked];
-        self.swiglu(kernels, gate_up, d_active, mask, None);
+        self.swiglu(kernels, gate_up, d_active, through);
     }
 
     pub(super) fn embed(&mut self, table: Rows, ids: Region, out: Rows) {

@@ -144,14 +144,15 @@ impl Run<'_> {
         let seen = kept.columns(0, inputs);
         let Some(mask) = plan.mask(bits, self.pass.masks) else {
             exec.norm(x, weight, eps, kept, inv, None, None);
-            ready.down(exec, seen, kept.columns(inputs, pad), None);
+            ready.down(exec, seen, kept.columns(inputs, pad));
             ready.forward(exec, kept, y, None);
             return;
         };
         let whole = ready.spare(exec, kept.rows, inputs + pad);
         exec.norm(x, weight, eps, whole, inv, None, Some((mask, seen)));
-        let (u, also) = (whole.columns(inputs, pad), kept.columns(inputs, pad));
-        ready.down(exec, seen, u, Some(also));
+        let u = whole.columns(inputs, pad);
+        ready.down(exec, seen, u);
+        exec.copy(kept.columns(inputs, pad), u);
         ready.forward(exec, whole, y, None);
     }
 
@@ -244,12 +245,7 @@ impl Run<'_> {
         let output = self.ready(exec, layer, Site::Output);
         let mask = plan.mask(kept.bits[Site::Output as usize], self.pass.masks);
         let seen = output.mask_input(exec, kept.attended.columns(0, plan.inputs), mask, false);
-        output.down(
-            exec,
-            seen,
-            kept.attended.columns(plan.inputs, plan.pad),
-            None,
-        );
+        output.down(exec, seen, kept.attended.columns(plan.inputs, plan.pad));
         output.forward(exec, kept.attended, kept.middle, Some(x));
     }
 
@@ -262,7 +258,10 @@ impl Run<'_> {
         exec.activate(kept.gate_up, active, masked);
         let seen = masked.map_or(active.columns(0, plan.inputs), |(_, seen)| seen);
         let u = active.columns(plan.inputs, plan.pad);
-        down.down(exec, seen, u, Some(kept.down_u.columns(0, plan.pad)));
+        down.down(exec, seen, u);
+        if plan.pad > 0 {
+            exec.copy(kept.down_u.columns(0, plan.pad), u);
+        }
         down
     }
 
@@ -324,7 +323,8 @@ impl Run<'_> {
         let (inputs, pad) = (plan.inputs, plan.pad);
         let output = self.ready(exec, layer, Site::Output);
         let mask = plan.mask(kept.bits[Site::Output as usize], self.pass.masks);
-        output.input_back(exec, dy, s.d_attended, mask, true);
+        let through = output.input_back(exec, dy, s.d_attended, mask, true);
+        output.mask_back(exec, through, s.d_attended.columns(0, inputs));
         let seen = output.mask_input(exec, kept.attended.columns(0, inputs), mask, true);
         output.adapter_back(
             exec,
@@ -341,8 +341,8 @@ impl Run<'_> {
         let (inputs, pad) = (plan.inputs, plan.pad);
         let mask = plan.mask(kept.bits[Site::Down as usize], self.pass.masks);
         let down = self.ready(exec, layer, Site::Down);
-        down.input_back(exec, dy, s.d_active, mask, true);
-        exec.activate_back(kept.gate_up, s.d_active.columns(0, inputs), mask);
+        let through = down.input_back(exec, dy, s.d_active, mask, true);
+        exec.activate_back(kept.gate_up, s.d_active.columns(0, inputs), through);
         // From here the first columns hold the activation again, as the adapter saw it.
         down.adapter_back(
             exec,
@@ -357,7 +357,7 @@ impl Run<'_> {
         let mask = plan.mask(kept.bits[Site::GateUp as usize], self.pass.masks);
         let site = self.ready(exec, layer, Site::GateUp);
         let dx = s.d_normed.columns(0, inputs + pad);
-        site.input_back(exec, kept.gate_up, dx, mask, true);
+        let through = site.input_back(exec, kept.gate_up, dx, mask, true);
         site.adapter_back(
             exec,
             kept.mlp_normed.columns(0, inputs),
@@ -373,6 +373,7 @@ impl Run<'_> {
             kept.mlp_inv,
             dy,
             None,
+            through,
         );
     }
 
@@ -444,7 +445,7 @@ impl Run<'_> {
         let mask = plan.mask(kept.bits[Site::Qkv as usize], self.pass.masks);
         let site = self.ready(exec, layer, Site::Qkv);
         let dx = s.d_normed.columns(0, inputs + pad);
-        site.input_back(exec, s.d_qkv, dx, mask, want_input);
+        let through = site.input_back(exec, s.d_qkv, dx, mask, want_input);
         site.adapter_back(
             exec,
             kept.normed.columns(0, inputs),
@@ -461,6 +462,7 @@ impl Run<'_> {
                 kept.inv,
                 dy,
                 None,
+                through,
             );
         }
     }

@@ -4,11 +4,10 @@
 //! Weights are decoded into one scratch buffer just before they are used; `B` is written into its last
 //! columns. Adapter columns are padded with zeros to whole tiles.
 //!
-//! The adapter's own products run on kernels of their own where those serve (narrow.rs), else through cuBLASLt.
-//!
-//! With dropout the adapter sees masked inputs. Whoever makes the inputs masks them as well, so that no pass over them is
-//! made for dropout; only the output projection, whose inputs the attention makes, masks by itself
-//! ([`Ready::mask_input`]).
+//! With dropout the adapter sees masked inputs. Whoever makes the inputs masks them as well, and whoever takes their
+//! gradient brings the adapter's part of it through the mask, so that no pass over them is made for dropout; only
+//! the output projection, whose neighbours are the attention, masks by itself ([`Ready::mask_input`],
+//! [`Ready::mask_back`]).
 
 use kernels::params::{self, Mask};
 use kernels::{Grid, Kernel};
@@ -17,11 +16,7 @@ use super::base::{Base, PAD, Weight, site_shape};
 use super::blas::Product;
 use super::exec::Exec;
 use super::memory::{Region, Rows};
-use super::narrow;
 use crate::nn::adapter::{Adapter, Site, Slot};
-
-#[cfg(test)]
-mod tests;
 
 /// Where the pairs of a site stand in the adapter's values.
 pub(super) struct Pairs {
@@ -44,8 +39,6 @@ pub(super) struct SitePlan {
     /// Row after the last of each stacked map.
     pub(super) ends: [usize; 3],
     pub(super) pairs: Option<Pairs>,
-    /// Whether the adapter's products have kernels of their own.
-    narrow: bool,
     /// Numbers layer and site, for dropout.
     place: u64,
 }
@@ -73,17 +66,14 @@ impl SitePlan {
         });
         let pad = pairs.as_ref().map_or(0, |p| p.a_rows.next_multiple_of(PAD));
         let place = (layer * Site::ALL.len() + site as usize) as u64;
-        let mut plan = Self {
+        Self {
             outputs,
             inputs,
             pad,
             ends,
             pairs,
-            narrow: false,
             place,
-        };
-        plan.narrow = narrow::serves(&plan, base.element);
-        plan
+        }
     }
 
     /// Columns of the site's input: the inputs, then `u`.
@@ -131,8 +121,6 @@ pub(super) struct Scratch {
     down: Region,
     /// Tokens by the widest input with its adapter columns, with dropout only.
     masked: Option<Region>,
-    /// Of the blocks that have summed their part of a gradient: zero between launches.
-    flags: Region,
 }
 
 impl Scratch {
@@ -145,17 +133,12 @@ impl Scratch {
         let size = exec.element.size();
         let most = |f: &dyn Fn(&SitePlan) -> usize| sites.iter().map(f).max().unwrap_or(0);
         let weight = exec.arena.take(size * most(&|s| s.outputs * s.width()));
-        let down = exec
-            .arena
-            .take(size * most(&|s| if s.narrow { 0 } else { s.pad * s.inputs }));
+        let down = exec.arena.take(size * most(&|s| s.pad * s.inputs));
         let masked = dropout.then(|| exec.arena.take(size * tokens * most(&|s| s.width())));
-        let flags = exec.arena.take(narrow::flag_bytes(sites));
-        exec.zero(flags);
         Self {
             weight,
             down,
             masked,
-            flags,
         }
     }
 }
@@ -165,11 +148,9 @@ pub(super) struct Ready<'a> {
     plan: &'a SitePlan,
     /// Outputs by width.
     weight: Rows,
-    /// A, padded: `pad x inputs`; only for cuBLASLt.
+    /// A, padded: `pad x inputs`.
     down: Option<Rows>,
-    /// The adapter's.
-    values: Region,
-    scratch: Scratch,
+    masked: Option<Region>,
 }
 
 /// Decodes a site. `values` are the adapter's.
@@ -193,17 +174,27 @@ pub(super) fn ready<'a>(
             rows
         }
     };
-    if let Some(pairs) = &plan.pairs {
+    let down = plan.pairs.as_ref().map(|pairs| {
         pairs.write_up(exec, plan, rows.columns(plan.inputs, plan.pad), values);
-    }
-    let wanted = plan.pairs.as_ref().filter(|_| !plan.narrow);
-    let down = wanted.map(|pairs| pairs.write_down(exec, plan, scratch, values));
+        let down = Rows::shaped(scratch.down, plan.pad, plan.inputs, element);
+        let p = params::LoraDown {
+            a: values.at + 4 * pairs.a as u64,
+            out: down.at,
+            rows: pairs.a_rows as u32,
+            width: plan.inputs as u32,
+        };
+        exec.launch(
+            Kernel::LoraDown,
+            Grid::cover(plan.inputs / 8, 256, plan.pad),
+            &p,
+        );
+        down
+    });
     Ready {
         plan,
         weight: rows,
         down,
-        values,
-        scratch,
+        masked: scratch.masked,
     }
 }
 
@@ -221,6 +212,7 @@ impl Pairs {
             stride: out.stride as u32,
             unused: 0,
         };
+        // One thread eight columns.
         let vectors = plan.pad / 8;
         let rows = (256 / vectors).max(1);
         let grid = Grid {
@@ -229,28 +221,6 @@ impl Pairs {
             shared: 0,
         };
         exec.launch(Kernel::LoraUp, grid, &p);
-    }
-
-    fn write_down(
-        &self,
-        exec: &mut Exec<'_>,
-        plan: &SitePlan,
-        scratch: Scratch,
-        values: Region,
-    ) -> Rows {
-        let down = Rows::shaped(scratch.down, plan.pad, plan.inputs, exec.element);
-        let p = params::LoraDown {
-            a: values.at + 4 * self.a as u64,
-            out: down.at,
-            rows: self.a_rows as u32,
-            width: plan.inputs as u32,
-        };
-        exec.launch(
-            Kernel::LoraDown,
-            Grid::cover(plan.inputs / 8, 256, plan.pad),
-            &p,
-        );
-        down
     }
 }
 
@@ -272,7 +242,7 @@ impl SitePlan {
 impl Ready<'_> {
     /// Scratch for a masked input, or for the adapter's part of its gradient: `tokens` rows of `cols`.
     pub(super) fn spare(&self, exec: &Exec<'_>, tokens: usize, cols: usize) -> Rows {
-        let region = self.scratch.masked.expect("taken with dropout");
+        let region = self.masked.expect("taken with dropout");
         Rows::shaped(region, tokens, cols, exec.element)
     }
 
@@ -308,13 +278,16 @@ impl Ready<'_> {
         out
     }
 
-    /// Fills the adapter columns `u`, and `also`, from what the adapter sees of the inputs.
-    pub(super) fn down(&self, exec: &mut Exec<'_>, seen: Rows, u: Rows, also: Option<Rows>) {
-        let Some(pairs) = &self.plan.pairs else {
-            return;
-        };
-        let Some(a) = self.down else {
-            narrow::down(exec, pairs, self.values, seen, u, also);
+    /// Adds the adapter's part of a gradient to it, through the mask.
+    pub(super) fn mask_back(&self, exec: &mut Exec<'_>, through: Option<(Mask, Rows)>, dx: Rows) {
+        if let Some((mask, part)) = through {
+            self.dropout(exec, Kernel::DropoutAdd, part, dx, mask);
+        }
+    }
+
+    /// Fills the adapter columns `u` from what the adapter sees of the inputs.
+    pub(super) fn down(&self, exec: &mut Exec<'_>, seen: Rows, u: Rows) {
+        let (Some(pairs), Some(a)) = (&self.plan.pairs, self.down) else {
             return;
         };
         exec.product(&Product {
@@ -326,9 +299,6 @@ impl Ready<'_> {
             alpha: pairs.scale,
             add: None,
         });
-        if let Some(also) = also {
-            exec.copy(also, u);
-        }
     }
 
     /// `y = x W^T + adapter (+ add)`; the adapter columns of `x` are filled.
@@ -345,7 +315,7 @@ impl Ready<'_> {
     }
 
     /// The input's gradient in the first columns of `dx`, `du` in the rest. Without `want_input` the first
-    /// columns are left alone.
+    /// columns are left alone. With a mask, the adapter's part of the gradient is given back: it has yet to go through.
     pub(super) fn input_back(
         &self,
         exec: &mut Exec<'_>,
@@ -353,7 +323,7 @@ impl Ready<'_> {
         dx: Rows,
         mask: Option<Mask>,
         want_input: bool,
-    ) {
+    ) -> Option<(Mask, Rows)> {
         let (inputs, pad) = (self.plan.inputs, self.plan.pad);
         let (from, cols) = if want_input {
             (0, self.plan.width())
@@ -369,38 +339,21 @@ impl Ready<'_> {
             alpha: 1.0,
             add: None,
         });
-        if let (Some(pairs), true) = (&self.plan.pairs, want_input) {
-            let du = dx.columns(inputs, pad);
-            self.adapter_input_back(exec, pairs, du, dx.columns(0, inputs), mask);
-        }
-    }
-
-    /// `dx += mask(scale . du A)`.
-    fn adapter_input_back(
-        &self,
-        exec: &mut Exec<'_>,
-        pairs: &Pairs,
-        du: Rows,
-        dx: Rows,
-        mask: Option<Mask>,
-    ) {
-        let Some(a) = self.down else {
-            narrow::out(exec, pairs, self.values, du, dx, mask);
-            return;
+        let (Some(pairs), Some(a), true) = (&self.plan.pairs, self.down, want_input) else {
+            return None;
         };
-        let out = mask.map_or(dx, |_| self.spare(exec, dx.rows, dx.cols));
+        let whole = dx.columns(0, inputs);
+        let out = mask.map_or(whole, |_| self.spare(exec, dx.rows, inputs));
         exec.product(&Product {
-            a: du,
+            a: dx.columns(inputs, pad),
             a_t: false,
             b: a,
             b_t: false,
             out,
             alpha: pairs.scale,
-            add: mask.is_none().then_some(dx),
+            add: mask.is_none().then_some(whole),
         });
-        if let Some(mask) = mask {
-            self.dropout(exec, Kernel::DropoutAdd, out, dx, mask);
-        }
+        Some((mask?, out))
     }
 
     /// Adds the pairs' gradients. `seen` is what the adapter saw of the inputs, `u` its columns, `du` their gradient.
@@ -416,12 +369,6 @@ impl Ready<'_> {
         let Some(pairs) = &self.plan.pairs else {
             return;
         };
-        if self.down.is_none() {
-            let flags = self.scratch.flags;
-            narrow::gradient_of_a(exec, pairs, grads, flags, du, seen);
-            narrow::gradient_of_b(exec, self.plan, pairs, grads, flags, u, dy);
-            return;
-        }
         let float = |at: usize, rows: usize, cols: usize| {
             Rows::shaped(
                 grads.part(4 * at, 4 * rows * cols),

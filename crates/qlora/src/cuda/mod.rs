@@ -19,7 +19,6 @@ mod head;
 mod layer;
 mod linear;
 mod memory;
-mod narrow;
 mod pass;
 mod portion;
 mod profile;

@@ -291,7 +291,7 @@ impl<'a> Step<'a> {
         let site = ready(exec, plan, weight, self.tuned.values, scratch);
         let sums = Rows::shaped(self.sums, x.rows, plan.outputs, Element::F32);
         let u = x.columns(plan.inputs, plan.pad);
-        site.down(exec, x.columns(0, plan.inputs), u, None);
+        site.down(exec, x.columns(0, plan.inputs), u);
         site.forward(exec, x, sums, None);
         self.sums_of(plan, 1, x.rows, None)
     }
