@@ -3,6 +3,7 @@
 
 mod architectures;
 mod autograd;
+mod candle_models;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
