@@ -12,6 +12,7 @@ mod cuda_generate;
 mod folder;
 mod heads;
 mod merged;
+mod paper;
 mod peft_options;
 mod peft_refs;
 mod smollm2;

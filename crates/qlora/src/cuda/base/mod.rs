@@ -8,6 +8,7 @@ mod loader;
 mod nf4;
 mod random;
 mod reading;
+mod sketch;
 
 use kernels::{Element, params};
 
