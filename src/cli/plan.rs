@@ -92,7 +92,12 @@ fn memory(
     if planned.is_empty() {
         let cause = "nothing here trains";
         let mend = "name a `train` stage, or a stage below one";
-        return Err(Trouble::new(Exit::Config, "memory::no-training", cause, mend));
+        return Err(Trouble::new(
+            Exit::Config,
+            "memory::no-training",
+            cause,
+            mend,
+        ));
     }
     let draw = if args.json { table::json } else { table::text };
     let tables: Vec<_> = planned

@@ -118,7 +118,12 @@ mod tests {
             cards: vec![
                 card("T4", 15, None, Some("has no bf16")),
                 card("L4", 22, Some(takes(3 << 30, Keeping::Host, 2, 8)), None),
-                card("H100", 79, Some(takes(9 << 30, Keeping::Everything, 16, 1)), None),
+                card(
+                    "H100",
+                    79,
+                    Some(takes(9 << 30, Keeping::Everything, 16, 1)),
+                    None,
+                ),
             ],
         }
     }

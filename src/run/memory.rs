@@ -38,10 +38,12 @@ pub fn memory(
     decisions: &[(usize, Decision)],
     cards: &[String],
 ) -> Result<Vec<Planned>, StageError> {
-    let known = decisions.iter().filter_map(|(stage, decision)| match decision {
-        Decision::Fresh { record, .. } => Some((*stage, record.outputs.clone())),
-        _ => None,
-    });
+    let known = decisions
+        .iter()
+        .filter_map(|(stage, decision)| match decision {
+            Decision::Fresh { record, .. } => Some((*stage, record.outputs.clone())),
+            _ => None,
+        });
     let known: Settled = known.collect();
     let mut planned: Vec<Planned> = Vec::new();
     for (stage, _) in decisions {
@@ -123,7 +125,9 @@ fn inputs(
             Reference::Path(path) => Some(project.pipeline.root.join(path)),
             Reference::Product { stage, product } => {
                 let made = project.graph.find(stage);
-                let tree = made.and_then(|at| known.get(&at)).and_then(|o| o.get(product));
+                let tree = made
+                    .and_then(|at| known.get(&at))
+                    .and_then(|o| o.get(product));
                 tree.map(|tree| {
                     let place = folder.join(&input.name);
                     let laid = project.store.view(tree, &place);

@@ -6,8 +6,8 @@
 use qlora::cuda::{
     Base as CardBase, CARDS, CONTEXT, CardModel, CudaEngine, Device, Element, Options, Precision,
 };
-pub use qlora::train::{Keeping, StepPlan};
 use qlora::train::{Example, TrainJob, plan_on_gpu};
+pub use qlora::train::{Keeping, StepPlan};
 use qlora::{Adapter, ModelConfig, Quantization};
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +154,11 @@ fn cards(asked: &[String]) -> Result<Vec<CardModel>, StageError> {
     let find = |text: &String| {
         let size = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         CardModel::named(text)
-            .or_else(|| Some(CardModel::of_gib(size.parse().ok().filter(|gib| *gib > 0.0)?)))
+            .or_else(|| {
+                Some(CardModel::of_gib(
+                    size.parse().ok().filter(|gib| *gib > 0.0)?,
+                ))
+            })
             .ok_or_else(|| {
                 let known: Vec<_> = CARDS.iter().map(|card| card.name).collect();
                 StageError::new(
@@ -280,7 +284,10 @@ mod tests {
     /// The tiny model's heads are narrower than any kernel's.
     #[test]
     fn what_no_card_runs_is_refused_by_name_on_every_card() {
-        let forecast = plan(true, json!({ "train": { "r": 4 }, "cards": ["H100", "T4"] }));
+        let forecast = plan(
+            true,
+            json!({ "train": { "r": 4 }, "cards": ["H100", "T4"] }),
+        );
         assert_eq!((forecast.rows, forecast.assumed), (3, false));
         let refused: Vec<_> = forecast
             .cards

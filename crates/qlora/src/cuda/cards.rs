@@ -63,7 +63,10 @@ impl CardModel {
             letters.collect::<String>().to_ascii_lowercase()
         };
         let wanted = plain(name);
-        CARDS.iter().copied().find(|card| plain(card.name) == wanted)
+        CARDS
+            .iter()
+            .copied()
+            .find(|card| plain(card.name) == wanted)
     }
 
     /// A card of so many GiB about which nothing else is known: the plainest that runs.

@@ -300,7 +300,11 @@ impl CudaEngine {
         Ok(StepPlan {
             bytes: peak as u64,
             host_bytes: self.pinned(work, &plans) as u64,
-            keeping: plans.iter().map(|p| p.keep.into()).max().unwrap_or_default(),
+            keeping: plans
+                .iter()
+                .map(|p| p.keep.into())
+                .max()
+                .unwrap_or_default(),
             rows: rows.max().unwrap_or(0),
             passes: plans.iter().map(|p| p.micro.len()).max().unwrap_or(0),
         })
@@ -581,7 +585,6 @@ impl CudaEngine {
         self.block = block;
         answers
     }
-
 }
 
 /// Refuses an adapter that this base cannot carry on a card.
@@ -666,3 +669,7 @@ impl Drop for CudaEngine {
         self.release();
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -92,7 +92,10 @@ mod tests {
             passes: 1,
             ..StepPlan::default()
         };
-        assert_eq!(whole.to_string(), "every activation kept; 16 rows at a time");
+        assert_eq!(
+            whole.to_string(),
+            "every activation kept; 16 rows at a time"
+        );
         let small = StepPlan {
             bytes: 50,
             host_bytes: 3 << 20,
@@ -105,7 +108,10 @@ mod tests {
             "layer inputs on the host (3 MiB pinned), the rest computed again; 1 row at a time, 4 passes"
         );
         let most = whole.most(small);
-        assert_eq!((most.bytes, most.keeping, most.passes), (100, Keeping::Host, 4));
+        assert_eq!(
+            (most.bytes, most.keeping, most.passes),
+            (100, Keeping::Host, 4)
+        );
         assert_eq!(StepPlan::default().to_string(), "");
     }
 }

@@ -8,6 +8,8 @@ mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_base;
 #[cfg(feature = "cuda")]
+mod cuda_full;
+#[cfg(feature = "cuda")]
 mod cuda_generate;
 mod folder;
 mod heads;

@@ -59,7 +59,9 @@ fn rows(count: u32, shared: usize, own: impl Fn(u32) -> usize) -> Vec<Example> {
             Example {
                 id: format!("row-{row}"),
                 ids: ids.collect(),
-                labels: (0..len).map(|at| at >= shared + own(row) / 3 && at > 0).collect(),
+                labels: (0..len)
+                    .map(|at| at >= shared + own(row) / 3 && at > 0)
+                    .collect(),
                 weight: 1.0,
             }
         })
@@ -128,16 +130,56 @@ fn plans_are_what_was_used() {
     let dense = |count, len| rows(count, 0, move |_| len);
     for (name, rows, options, micro, used) in [
         ("the job", job(), Options::default(), None, 13.3),
-        ("the job, offloaded", job(), keep(Keep::Offloaded), None, 5.36),
-        ("4 x 2048 kept", dense(4, 2048), keep(Keep::Everything), None, 33.6),
-        ("4 x 512 kept", dense(4, 512), keep(Keep::Everything), None, 12.1),
-        ("4 x 2048 offloaded", dense(4, 2048), keep(Keep::Offloaded), None, 6.50),
-        ("4 x 4096 offloaded", dense(4, 4096), keep(Keep::Offloaded), None, 8.16),
-        ("1 x 4096 offloaded", dense(1, 4096), keep(Keep::Offloaded), None, 5.71),
+        (
+            "the job, offloaded",
+            job(),
+            keep(Keep::Offloaded),
+            None,
+            5.36,
+        ),
+        (
+            "4 x 2048 kept",
+            dense(4, 2048),
+            keep(Keep::Everything),
+            None,
+            33.6,
+        ),
+        (
+            "4 x 512 kept",
+            dense(4, 512),
+            keep(Keep::Everything),
+            None,
+            12.1,
+        ),
+        (
+            "4 x 2048 offloaded",
+            dense(4, 2048),
+            keep(Keep::Offloaded),
+            None,
+            6.50,
+        ),
+        (
+            "4 x 4096 offloaded",
+            dense(4, 4096),
+            keep(Keep::Offloaded),
+            None,
+            8.16,
+        ),
+        (
+            "1 x 4096 offloaded",
+            dense(1, 4096),
+            keep(Keep::Offloaded),
+            None,
+            5.71,
+        ),
     ] {
         let planned = plan(&card, &rows, options, micro);
         let off = planned.gib / used - 1.0;
-        assert!(off.abs() < 0.05, "{name}: {:.2} GiB, used {used}", planned.gib);
+        assert!(
+            off.abs() < 0.05,
+            "{name}: {:.2} GiB, used {used}",
+            planned.gib
+        );
     }
 }
 
@@ -150,7 +192,10 @@ fn smaller_cards_keep_less_and_then_take_fewer_rows() {
         let planned = on(gib);
         assert!(planned.gib < gib, "{gib}: {:.2}", planned.gib);
         let now = (planned.plan.keeping, planned.plan.rows);
-        assert!(now.1 < last.1 || now.0 >= last.0, "{gib}: {now:?} after {last:?}");
+        assert!(
+            now.1 < last.1 || now.0 >= last.0,
+            "{gib}: {now:?} after {last:?}"
+        );
         last = now;
         seen.push(planned.plan.keeping);
     }
@@ -159,5 +204,8 @@ fn smaller_cards_keep_less_and_then_take_fewer_rows() {
     let Err(error) = too_small else {
         panic!("four GiB do not hold the weights")
     };
-    assert!(error.to_string().contains("does not fit on a card"), "{error}");
+    assert!(
+        error.to_string().contains("does not fit on a card"),
+        "{error}"
+    );
 }
