@@ -1,6 +1,7 @@
 //! Which plan follows when a card gives less than was planned: on a card on paper, whose memory can be refused.
 
 use super::*;
+use crate::config::ModelConfig;
 use crate::cuda::{CardModel, Element, Precision};
 use crate::nn::lora::LoraConfig;
 use crate::nn::model::Quantization;
@@ -21,7 +22,15 @@ fn rows() -> Vec<Example> {
 }
 
 fn engine(refuse_above: Option<usize>) -> CudaEngine {
-    let (config, lora) = (tiny_config(), LoraConfig::default());
+    let config = ModelConfig {
+        vocab: 64,
+        hidden: 64,
+        intermediate: 128,
+        head_dim: 16,
+        attention_scale: ModelConfig::plain_scale(16),
+        ..tiny_config()
+    };
+    let lora = LoraConfig::default();
     let adapter = Adapter::zeros(&config, &lora).unwrap();
     let precision = Precision {
         element: Element::F32,
