@@ -6,6 +6,7 @@
 mod alone;
 mod loader;
 mod nf4;
+mod placed;
 mod random;
 mod reading;
 mod sketch;
@@ -93,11 +94,11 @@ impl Base {
         for index in 0..config.layers {
             layers.push(loader.layer(files, index)?);
         }
-        let embedding = loader.table(files, loader::EMBEDDING)?;
+        let embedding = loader.table(files, placed::EMBEDDING)?;
         let head = if config.tie_embeddings {
             embedding
         } else {
-            loader.table(files, loader::HEAD)?
+            loader.table(files, placed::HEAD)?
         };
         let print = files.tensor("model.norm.weight")?.into_data();
         loader.finish(layers, embedding, head, print, positions)
