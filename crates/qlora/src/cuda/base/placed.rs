@@ -60,10 +60,10 @@ impl Loader {
 
     /// A weight that lies in four bits in a file: gets its place, and is read at the end.
     pub(super) fn place(&mut self, found: FourBits) -> Result<Nf4> {
-        let packed = self.to_read(found.packed)?;
+        let packed = self.awaiting(found.packed)?;
         let mut nf4 = Nf4::new(packed, found.shape, found.block, found.dtype);
         match found.scales {
-            FourBitScales::Plain(absmax) => nf4.absmax = self.to_read(absmax)?,
+            FourBitScales::Plain(absmax) => nf4.absmax = self.awaiting(absmax)?,
             FourBitScales::Double {
                 codes,
                 absmax,
@@ -71,8 +71,8 @@ impl Loader {
                 offset,
                 block,
             } => {
-                nf4.codes = self.to_read(codes)?;
-                nf4.absmax = self.to_read(absmax)?;
+                nf4.codes = self.awaiting(codes)?;
+                nf4.absmax = self.awaiting(absmax)?;
                 nf4.map = self.store.upload(&self.device, &map[..])?;
                 nf4.offset = offset;
                 nf4.nested = block;
@@ -81,7 +81,7 @@ impl Loader {
         nf4.check()
     }
 
-    fn to_read(&mut self, stretch: Stretch) -> Result<Region> {
+    fn awaiting(&mut self, stretch: Stretch) -> Result<Region> {
         let to = self.store.take(&self.device, stretch.bytes)?;
         self.reading.push(Wanted { stretch, to });
         Ok(to)
@@ -91,7 +91,7 @@ impl Loader {
     pub(super) fn table(&mut self, files: &ModelFiles, name: &'static str) -> Result<Rows> {
         match self.tables.remove(name) {
             Some((rows, cols, stretch)) => {
-                let region = self.to_read(stretch)?;
+                let region = self.awaiting(stretch)?;
                 Ok(Rows::shaped(region, rows, cols, self.precision.element))
             }
             None => self.matrix(&files.tensor(name)?),

@@ -99,10 +99,8 @@ impl Bus {
         let mut context = ptr::null_mut();
         device.bind()?;
         // SAFETY: the out-pointer is valid.
-        check(
-            unsafe { sys::cuCtxGetCurrent(&raw mut context) },
-            "asking for the card",
-        )?;
+        let asked = unsafe { sys::cuCtxGetCurrent(&raw mut context) };
+        check(asked, "asking for the card")?;
         Ok(Self {
             context,
             stream: device.copies,
