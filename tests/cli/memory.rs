@@ -15,7 +15,7 @@ stages:
   rows:
     run: cp ${inputs.from} ${outputs.it}
     inputs: { from: ./rows.jsonl }
-    outputs: { it: rows.jsonl }
+    outputs: { it: made.jsonl }
   train:
     uses: train
     inputs: { base: ./model, train: rows, tools: ./tools.yaml }

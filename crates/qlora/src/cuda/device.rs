@@ -514,7 +514,7 @@ unsafe impl Send for Pinned {}
 
 impl Pinned {
     pub(super) fn new(device: &Device, bytes: usize) -> Result<Self> {
-        let mut at = ptr::null_mut();
+        let mut at = ptr::null_mut::<std::ffi::c_void>();
         if device.paper {
             return Ok(Self {
                 at: at.cast(),

@@ -7,7 +7,7 @@ use kernels::params;
 use kernels::{Element, Grid, Kernel};
 
 use super::super::device::Device;
-use super::super::memory::{Region, Rows, Store};
+use super::super::memory::{ALIGNMENT, Region, Rows, Store};
 use super::super::{attention, decoders};
 use super::nf4::Nf4;
 use super::reading::{self, Wanted};
@@ -76,6 +76,19 @@ impl Loader {
                 self.device.free(std::mem::take(region));
             }
         }
+    }
+
+    /// Bytes of all that is no matrix: norms, biases, angles.
+    pub(super) fn vectors(&self, positions: usize) -> usize {
+        let config = &self.config;
+        let padded = |values: usize| (4 * values).next_multiple_of(ALIGNMENT);
+        let bias = if config.qkv_bias {
+            padded(site_shape(config, Site::Qkv).0)
+        } else {
+            0
+        };
+        let layer = 2 * padded(config.hidden) + bias;
+        config.layers * layer + padded(config.hidden) + padded(positions * config.head_dim)
     }
 
     /// Reads what was placed, and closes.

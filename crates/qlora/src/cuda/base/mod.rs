@@ -89,7 +89,7 @@ impl Base {
     ) -> Result<Self> {
         let config = files.config()?;
         let mut loader = Loader::new(device, &config, precision)?;
-        loader.find(files)?;
+        loader.find(files, positions)?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             layers.push(loader.layer(files, index)?);

@@ -15,8 +15,8 @@ pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const HEAD: &str = "lm_head.weight";
 
 impl Loader {
-    /// Finds what lies ready in files, and takes one block for all of it.
-    pub(super) fn find(&mut self, files: &ModelFiles) -> Result<()> {
+    /// Finds what lies ready in files, and takes one block for all of it and what else stays.
+    pub(super) fn find(&mut self, files: &ModelFiles, positions: usize) -> Result<()> {
         let mut bytes = 0;
         let mut count = |n: usize| bytes += n.next_multiple_of(ALIGNMENT);
         for layer in 0..self.config.layers {
@@ -53,6 +53,7 @@ impl Loader {
             }
         }
         if bytes > 0 {
+            bytes += self.vectors(positions);
             self.store.reserve(&self.device, bytes)?;
         }
         Ok(())

@@ -29,7 +29,7 @@ impl Base {
         positions: usize,
     ) -> Result<Self> {
         let mut loader = Loader::new(device, config, precision)?;
-        loader.reserve_sketch()?;
+        loader.reserve_sketch(positions)?;
         let layers = (0..config.layers)
             .map(|_| loader.sketch_layer())
             .collect::<Result<_>>()?;
@@ -56,11 +56,11 @@ fn parts(count: usize, double: bool) -> [usize; 4] {
 
 impl Loader {
     /// The block that everything lies in which is read straight from files.
-    fn reserve_sketch(&mut self) -> Result<()> {
+    fn reserve_sketch(&mut self, positions: usize) -> Result<()> {
         let config = &self.config;
         let tables = if config.tie_embeddings { 1 } else { 2 };
         let table = config.vocab * config.hidden * self.precision.element.size();
-        let mut bytes = tables * table.next_multiple_of(ALIGNMENT);
+        let mut bytes = self.vectors(positions) + tables * table.next_multiple_of(ALIGNMENT);
         if let Quantization::Nf4 { double } = self.precision.quantization {
             for target in Target::ALL {
                 let (outputs, inputs) = target.shape(config);
