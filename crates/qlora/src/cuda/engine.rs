@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
 use crate::train::{AdamW, BatchLoss, Example, Group, StepPlan, Update, Work};
 
+#[cfg(test)]
+mod tests;
+
 /// What the caller may settle; all else follows from shapes and the card.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
