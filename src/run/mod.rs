@@ -22,6 +22,7 @@ mod lines;
 mod log;
 mod machine;
 mod mask;
+mod memory;
 mod out;
 mod pools;
 mod prepare;
@@ -51,6 +52,7 @@ pub use collect::{Needs, bounds, dropped};
 pub use guard::{GUARD, guard};
 pub use journal::{journal, journals, keys_of, made_by};
 pub use log::{kept_log, log_path};
+pub use memory::{Planned, memory};
 pub use project::{OpenError, Project, home, open_store};
 pub use watch::{Halt, watch};
 

@@ -62,6 +62,9 @@ pub enum Error {
     /// A GPU, its driver or its libraries refuse.
     #[error("{what}")]
     Device { what: String, mend: String },
+    /// A card does not give the memory that a plan counts on.
+    #[error("{what}: the card is full")]
+    OutOfMemory { what: String, mend: String },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -81,6 +84,7 @@ impl Error {
             Self::Config { .. } => "qlora::config",
             Self::Chat { .. } => "qlora::chat",
             Self::Device { .. } => "qlora::device",
+            Self::OutOfMemory { .. } => "qlora::out-of-memory",
             Self::Cancelled => "qlora::cancelled",
         }
     }
@@ -92,7 +96,8 @@ impl Error {
             | Self::Unsupported { mend, .. }
             | Self::Config { mend, .. }
             | Self::Chat { mend, .. }
-            | Self::Device { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
+            | Self::Device { mend, .. }
+            | Self::OutOfMemory { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
             Self::Truncated { .. } => Some(Cow::Borrowed(
                 "delete the file and fetch it again: the download was interrupted",
             )),

@@ -7,6 +7,7 @@
 mod checks;
 mod fields;
 mod gpu;
+pub mod memory;
 mod refused;
 mod report;
 mod rows;

@@ -8,9 +8,11 @@ use super::batch::{self, Group};
 use super::checkpoint::{self, LoopState, Progress};
 use super::engine::{Cpu, Engine, Work};
 use super::event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
+use super::forecast;
 use super::job::TrainJob;
 use super::kept;
 use super::order::Order;
+use super::plan::Fallback;
 use super::schedule;
 use super::step::{BatchLoss, Masks};
 use crate::error::{Error, Result};
@@ -101,6 +103,9 @@ impl<'a> Run<'a> {
         });
         adapter.values_mut().copy_from_slice(&progress.values);
         engine.begin(adapter, &progress.adam, job.longest(), config)?;
+        if let Some(fallback) = progress.state.fallbacks.last() {
+            engine.stay_below(fallback.refused);
+        }
         let everything: Vec<usize> = (0..job.val.len()).collect();
         Ok(Self {
             val_groups: batch::group(job.val, &everything, config.shared_prefix),
@@ -116,20 +121,7 @@ impl<'a> Run<'a> {
 
     fn announce(&self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let done = self.progress.state.done();
-        let mut activation_bytes = 0;
-        for step in done..self.total {
-            let groups = self.groups(step);
-            let work = Work {
-                examples: self.job.train,
-                groups: &groups,
-                masks: self.masks(step),
-                mean: self.job.config.loss,
-                micro_batch: self.job.config.micro_batch,
-                cancel: self.job.cancel,
-            };
-            let peak = self.engine.activation_bytes(work)?;
-            activation_bytes = peak.max(activation_bytes);
-        }
+        let plan = forecast::most(self.engine, self.adapter, self.job, done)?;
         let values = self.adapter.values().len() as u64;
         sink(TrainEvent::Started {
             steps: self.total,
@@ -140,7 +132,8 @@ impl<'a> Run<'a> {
             weight_bytes: self.engine.weight_bytes(),
             // Values, their copy beside the weights, gradient and two moments.
             adapter_bytes: 5 * 4 * values,
-            activation_bytes,
+            activation_bytes: plan.bytes,
+            plan,
         });
         Ok(())
     }
@@ -187,12 +180,7 @@ impl<'a> Run<'a> {
     }
 
     fn masks(&self, step: u64) -> Option<Masks> {
-        let rate = self.adapter.config().dropout;
-        (rate > 0.0).then_some(Masks {
-            rate,
-            seed: self.job.config.seed,
-            step,
-        })
+        forecast::masks(self.adapter, self.job, step)
     }
 
     fn one_step(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
@@ -208,6 +196,17 @@ impl<'a> Run<'a> {
             cancel: self.job.cancel,
         };
         let (loss, norm) = self.engine.learn(self.adapter, work)?;
+        if let Some(refused) = self.engine.refused().into_iter().min() {
+            let plan = self.engine.plan(work)?;
+            let step = step + 1;
+            let fallback = Fallback {
+                step,
+                refused,
+                plan,
+            };
+            self.progress.state.fallbacks.push(fallback);
+            sink(TrainEvent::Fallback(fallback));
+        }
         self.check_finite(step, &loss, norm, &groups)?;
         let lr = schedule::rate(self.job.config, step, self.total);
         let factor = adamw::clip_factor(norm, self.job.config.clip);
@@ -359,6 +358,7 @@ impl<'a> Run<'a> {
             best: state.best,
             stop,
             returned_step,
+            fallbacks: state.fallbacks,
             kept: kept.into_iter().take(self.job.config.keep).collect(),
         })
     }

@@ -9,12 +9,15 @@ mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_base;
 #[cfg(feature = "cuda")]
+mod cuda_full;
+#[cfg(feature = "cuda")]
 mod cuda_generate;
 #[cfg(feature = "cuda")]
 mod cuda_steps;
 mod folder;
 mod heads;
 mod merged;
+mod paper;
 mod peft_options;
 mod peft_refs;
 mod smollm2;
