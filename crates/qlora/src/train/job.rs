@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::batch::Example;
-use super::checkpoint::Fingerprint;
+use super::checkpoint::{Fingerprint, VERSION};
 use super::config::TrainConfig;
 use super::engine::Engine;
 use super::order::Order;
@@ -67,7 +67,7 @@ impl<'a> TrainJob<'a> {
         lens.max().unwrap_or(0)
     }
 
-    /// All that changes the bits of a run. How often it saves, validates for show, or holds rows is not in
+    /// All that changes the bits of a run, the build and the device included. How often it saves, validates for show, or holds rows is not in
     /// it unless it changes the result.
     pub(super) fn fingerprint(&self, engine: &dyn Engine, adapter: &Adapter) -> u64 {
         let mut print = Fingerprint::new();
@@ -77,7 +77,8 @@ impl<'a> TrainJob<'a> {
             ..self.config.clone()
         };
         print.add(format!("{settings:?} {:?} {:?}", adapter.config(), engine.config()).as_bytes());
-        print.add(engine.numerics().as_bytes());
+        print.add(made_by(engine).as_bytes());
+        print.add(&VERSION.to_le_bytes());
         for value in engine.print().iter().chain(adapter.values()) {
             print.add(&value.to_le_bytes());
         }
@@ -89,6 +90,12 @@ impl<'a> TrainJob<'a> {
         }
         print.finish()
     }
+}
+
+/// The build and the device of a run: `0.1.0, engine 1, on a CPU (x86_64)`.
+pub(super) fn made_by(engine: &dyn Engine) -> String {
+    let (program, version) = (env!("CARGO_PKG_VERSION"), crate::ENGINE_VERSION);
+    format!("{program}, engine {version}, on {}", engine.numerics())
 }
 
 impl Example {
