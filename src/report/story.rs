@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use stages::{StageError, StageEvent};
 
+use super::forecast::waits_for_people;
 use super::paint::Paint;
 use super::progress::Progress;
 use super::summary::Summary;
@@ -177,6 +178,13 @@ impl Story {
             Event::Watching { paths } => {
                 let files = units::count(*paths, "path");
                 vec![self.paint.dim(&format!("watching {files}; Ctrl-C ends it"))]
+            }
+            Event::StagePeople {
+                stage, rows, file, ..
+            } => {
+                self.running.remove(stage);
+                let text = self.paint.yellow(&waits_for_people(*rows, file));
+                vec![self.row(stage, &text)]
             }
             Event::StageSkipped { stage, because } => {
                 self.running.remove(stage);

@@ -21,6 +21,7 @@ mod http;
 mod model_tests;
 pub mod prompt;
 pub mod registry;
+pub mod review;
 mod sha256;
 pub mod similarity;
 pub mod split;
@@ -34,5 +35,5 @@ pub mod validate;
 
 pub use contract::{
     Context, Effect, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site, Stage,
-    StageError, StageEvent,
+    StageError, StageEvent, Undecided,
 };
