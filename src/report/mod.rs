@@ -17,6 +17,7 @@ pub mod memory;
 mod paint;
 mod plain;
 mod progress;
+pub mod review;
 pub mod screen;
 mod story;
 mod summary;

@@ -25,6 +25,7 @@ mod project;
 mod proxy;
 mod remote;
 mod resume;
+mod review;
 mod run;
 mod set;
 mod store;

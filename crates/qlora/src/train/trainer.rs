@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::adamw::{self, AdamW};
 use super::batch::{self, Group};
-use super::checkpoint::{self, LoopState, Progress};
+use super::checkpoint::{self, LoopState, PassedOver, Progress};
 use super::engine::{Cpu, Engine, Work};
 use super::event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
 use super::forecast;
-use super::job::TrainJob;
+use super::job::{TrainJob, made_by};
 use super::kept;
 use super::order::Order;
 use super::plan::Fallback;
@@ -27,7 +27,8 @@ use crate::nn::model::Model;
 ///
 /// # Errors
 /// [`Error::Config`] for settings or examples that cannot hold, [`Error::NonFinite`] at the step that
-/// breaks, with its rows; [`Error::Format`] for a checkpoint of another run; [`Error::Io`].
+/// breaks, with its rows; [`Error::Io`]. A checkpoint that is damaged, or of another run, build or device,
+/// is passed over and told ([`TrainEvent::PassedOver`]).
 pub fn train(
     model: &mut Model,
     adapter: &mut Adapter,
@@ -76,6 +77,7 @@ struct Run<'a> {
     val_groups: Vec<Group>,
     total: u64,
     progress: Progress,
+    passed_over: Vec<PassedOver>,
     /// Something has happened since the newest checkpoint.
     unsaved: bool,
 }
@@ -90,13 +92,12 @@ impl<'a> Run<'a> {
         let order = job.order();
         let fingerprint = job.fingerprint(engine, adapter);
         let len = adapter.values().len();
-        let stored = job
-            .checkpoints
-            .map(|dir| checkpoint::load(dir, fingerprint, len))
-            .transpose()?
-            .flatten();
+        let (stored, passed_over) = match job.checkpoints {
+            Some(dir) => checkpoint::load(dir, fingerprint, len)?,
+            None => (None, Vec::new()),
+        };
         let progress = stored.unwrap_or_else(|| Progress {
-            state: LoopState::new(fingerprint),
+            state: LoopState::new(fingerprint, made_by(engine)),
             values: adapter.values().to_vec(),
             adam: AdamW::new(len),
             kept: Vec::new(),
@@ -116,10 +117,14 @@ impl<'a> Run<'a> {
             total: order.steps(),
             order,
             progress,
+            passed_over,
         })
     }
 
     fn announce(&self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+        for PassedOver { path, why } in self.passed_over.iter().cloned() {
+            sink(TrainEvent::PassedOver { path, why });
+        }
         let done = self.progress.state.done();
         let plan = forecast::most(self.engine, self.adapter, self.job, done)?;
         let values = self.adapter.values().len() as u64;
