@@ -21,6 +21,7 @@ mod json;
 mod pools;
 mod project;
 mod proxy;
+mod ranks;
 mod remote;
 mod resume;
 mod run;

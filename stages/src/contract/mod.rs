@@ -15,7 +15,7 @@ pub use error::{Fault, StageError};
 pub use event::StageEvent;
 pub use fields::{Field, FieldType, Params, canonical};
 pub use refused::{Refused, refusals};
-pub use wire::{WorkerMessage, WorkerRequest};
+pub use wire::{RANKS, WorkerMessage, WorkerRequest};
 
 /// One kind of stage, as named by `uses:`.
 pub trait Stage: Sync {

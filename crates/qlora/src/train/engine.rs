@@ -15,6 +15,7 @@ use crate::nn::adapter::Adapter;
 use crate::nn::model::{Model, decoded_bytes};
 use crate::nn::pool::Pool;
 use crate::nn::ropes::Ropes;
+use crate::ranks::Collective;
 use crate::tensor::Matrix;
 
 /// A batch and all that its loss depends on besides the adapter.
@@ -26,6 +27,8 @@ pub(crate) struct Work<'a> {
     pub(crate) masks: Option<Masks>,
     /// What the loss is the mean of.
     pub(crate) mean: LossMean,
+    /// Sum of the weights of the whole batch, of which `groups` may be one rank's part.
+    pub(crate) over: f64,
     /// Most rows at a time.
     #[cfg_attr(
         not(feature = "cuda"),
@@ -33,6 +36,8 @@ pub(crate) struct Work<'a> {
     )]
     pub(crate) micro_batch: Option<usize>,
     pub(crate) cancel: &'a AtomicBool,
+    /// Those with whom the gradient is summed.
+    pub(crate) ranks: Option<&'a dyn Collective>,
 }
 
 /// Whoever computes. The adapter and its moments may live elsewhere between [`Engine::begin`] and
@@ -44,6 +49,10 @@ pub(crate) trait Engine {
     /// What the bits depend on besides the inputs: card, driver, libraries. Empty on the CPU.
     fn numerics(&self) -> String;
     fn weight_bytes(&self) -> u64;
+    /// Gets ready to sum gradients with other ranks, each of which calls this, before all else.
+    fn join(&mut self, _ranks: &dyn Collective, _adapter: &Adapter) -> Result<()> {
+        Ok(())
+    }
     /// Takes the adapter and its moments; no example is longer than `longest` ids.
     fn begin(
         &mut self,
@@ -54,7 +63,7 @@ pub(crate) trait Engine {
     ) -> Result<()>;
     /// Most bytes of activations at a time for a step over these groups.
     fn activation_bytes(&self, work: Work<'_>) -> Result<u64>;
-    /// The gradient of the mean loss; gives the loss and the gradient's norm.
+    /// The gradient of the batch's mean loss, of all ranks; gives the loss of these groups and the gradient's norm.
     fn learn(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)>;
     /// One optimizer step from that gradient, scaled by `factor`.
     fn step(
@@ -100,6 +109,12 @@ impl<'m> Cpu<'m> {
         }
     }
 
+    /// The gradient of the last batch, until the step that uses it.
+    #[cfg(test)]
+    pub(super) fn gradient(&self) -> &[f32] {
+        self.grads.as_ref().expect("it has learned").data()
+    }
+
     fn budget(&self) -> Budget {
         self.budget.expect("the loop begins before it works")
     }
@@ -118,6 +133,7 @@ impl<'m> Cpu<'m> {
             examples: work.examples,
             budget: self.budget(),
             mean: work.mean,
+            over: work.over,
             cancel: work.cancel,
         };
         let result = go(&runner, &mut pool);
@@ -169,6 +185,9 @@ impl Engine for Cpu<'_> {
         let loss = self.run(adapter, work, |runner, pool| {
             runner.learn(work.groups, work.masks, grads.data_mut(), pool)
         })?;
+        if let Some(ranks) = work.ranks {
+            ranks.sum(grads.data_mut())?;
+        }
         let norm = adamw::norm(grads.data());
         self.grads = Some(grads);
         Ok((loss, norm))

@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::order::Order;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
+use crate::ranks::Collective;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -24,6 +25,8 @@ pub struct TrainJob<'a> {
     pub checkpoints: Option<&'a Path>,
     /// Once set, the run ends with [`Error::Cancelled`].
     pub cancel: &'a AtomicBool,
+    /// The processes that train together, each with this job; none: this one alone.
+    pub ranks: Option<&'a dyn Collective>,
 }
 
 impl<'a> TrainJob<'a> {
@@ -35,6 +38,7 @@ impl<'a> TrainJob<'a> {
             config,
             checkpoints: None,
             cancel: &NEVER,
+            ranks: None,
         }
     }
 
@@ -68,8 +72,13 @@ impl<'a> TrainJob<'a> {
     }
 
     /// All that changes the bits of a run. How often it saves, validates for show, or holds rows is not in
-    /// it unless it changes the result.
-    pub(super) fn fingerprint(&self, engine: &dyn Engine, adapter: &Adapter) -> u64 {
+    /// it unless it changes the result. `numerics` are all ranks' [`Engine::numerics`].
+    pub(super) fn fingerprint(
+        &self,
+        engine: &dyn Engine,
+        numerics: &str,
+        adapter: &Adapter,
+    ) -> u64 {
         let mut print = Fingerprint::new();
         let settings = TrainConfig {
             save_every: None,
@@ -77,7 +86,7 @@ impl<'a> TrainJob<'a> {
             ..self.config.clone()
         };
         print.add(format!("{settings:?} {:?} {:?}", adapter.config(), engine.config()).as_bytes());
-        print.add(engine.numerics().as_bytes());
+        print.add(numerics.as_bytes());
         for value in engine.print().iter().chain(adapter.values()) {
             print.add(&value.to_le_bytes());
         }

@@ -7,6 +7,8 @@ mod autograd;
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_generate;
+#[cfg(feature = "cuda")]
+mod cuda_ranks;
 mod folder;
 mod heads;
 mod merged;
