@@ -271,7 +271,7 @@ fn token() -> Result<String, StageError> {
     std::fs::File::open(source)
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(|error| StageError::io(source, &error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 fn cannot_listen(error: &std::io::Error) -> StageError {

@@ -73,6 +73,25 @@ unsafe extern "C" {
 
 const RTLD_NOW: c_int = 2;
 
+/// A function of an open library.
+///
+/// # Safety
+/// `F` must be the pointer type of the function with this name, and the library must stay open.
+unsafe fn find<F: Copy>(library: *mut c_void, symbol: &CStr) -> std::result::Result<F, String> {
+    assert_eq!(
+        size_of::<F>(),
+        size_of::<*mut c_void>(),
+        "a function's pointer"
+    );
+    // SAFETY: the library is open, the name ends with zero.
+    let found = unsafe { dlsym(library, symbol.as_ptr()) };
+    if found.is_null() {
+        return Err(format!("NCCL has no `{}`", symbol.to_string_lossy()));
+    }
+    // SAFETY: the caller names the type; both are pointers of one size.
+    Ok(unsafe { std::mem::transmute_copy(&found) })
+}
+
 impl Library {
     /// Loads it once for the process.
     fn shared() -> Result<&'static Self> {
@@ -103,27 +122,17 @@ impl Library {
                 "there is no NCCL ({name}), which several GPUs need"
             ));
         }
-        let find = |symbol: &CStr| {
-            // SAFETY: the library was opened above and stays open.
-            let found = unsafe { dlsym(library, symbol.as_ptr()) };
-            if found.is_null() {
-                Err(format!("{name} has no `{}`", symbol.to_string_lossy()))
-            } else {
-                Ok(found)
-            }
-        };
         // SAFETY: the names are NCCL 2's, and the types are those of its header.
         unsafe {
-            use std::mem::transmute as typed;
             Ok(Self {
-                get_version: typed::<*mut c_void, _>(find(c"ncclGetVersion")?),
-                get_unique_id: typed::<*mut c_void, _>(find(c"ncclGetUniqueId")?),
-                init_rank: typed::<*mut c_void, _>(find(c"ncclCommInitRank")?),
-                all_reduce: typed::<*mut c_void, _>(find(c"ncclAllReduce")?),
-                async_error: typed::<*mut c_void, _>(find(c"ncclCommGetAsyncError")?),
-                abort: typed::<*mut c_void, _>(find(c"ncclCommAbort")?),
-                destroy: typed::<*mut c_void, _>(find(c"ncclCommDestroy")?),
-                error_string: typed::<*mut c_void, _>(find(c"ncclGetErrorString")?),
+                get_version: find(library, c"ncclGetVersion")?,
+                get_unique_id: find(library, c"ncclGetUniqueId")?,
+                init_rank: find(library, c"ncclCommInitRank")?,
+                all_reduce: find(library, c"ncclAllReduce")?,
+                async_error: find(library, c"ncclCommGetAsyncError")?,
+                abort: find(library, c"ncclCommAbort")?,
+                destroy: find(library, c"ncclCommDestroy")?,
+                error_string: find(library, c"ncclGetErrorString")?,
             })
         }
     }
@@ -143,10 +152,8 @@ impl Library {
     fn version(&self) -> Result<c_int> {
         let mut version = 0;
         // SAFETY: the out-pointer is valid.
-        self.check(
-            unsafe { (self.get_version)(&raw mut version) },
-            "asking NCCL's version",
-        )?;
+        let asked = unsafe { (self.get_version)(&raw mut version) };
+        self.check(asked, "asking NCCL's version")?;
         Ok(version)
     }
 }

@@ -110,10 +110,8 @@ impl Reducer {
         let complete = self.complete[at];
         device.record(complete, false)?;
         // SAFETY: event and stream are ours.
-        check(
-            unsafe { sys::cuStreamWaitEvent(self.stream, complete.0, 0) },
-            "waiting for an event",
-        )?;
+        let waits = unsafe { sys::cuStreamWaitEvent(self.stream, complete.0, 0) };
+        check(waits, "waiting for an event")?;
         let part = self
             .grads
             .part(4 * bucket.from, 4 * (bucket.to - bucket.from));
