@@ -192,7 +192,7 @@ mod tests {
         for (layers, width, at_least) in [(3, 16, 1), (40, 256, 2)] {
             let mut model = tiny_config();
             model.layers = layers;
-            model.attention = vec![model.attention[0].clone(); layers];
+            model.attention = vec![model.attention[0]; layers];
             model.intermediate = width * 8;
             let config = LoraConfig {
                 r: width,
