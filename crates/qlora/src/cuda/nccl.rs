@@ -62,7 +62,6 @@ struct Library {
     all_reduce: AllReduce,
     async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
     abort: unsafe extern "C" fn(Comm) -> c_int,
-    destroy: unsafe extern "C" fn(Comm) -> c_int,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
 }
 
@@ -131,7 +130,6 @@ impl Library {
                 all_reduce: find(library, c"ncclAllReduce")?,
                 async_error: find(library, c"ncclCommGetAsyncError")?,
                 abort: find(library, c"ncclCommAbort")?,
-                destroy: find(library, c"ncclCommDestroy")?,
                 error_string: find(library, c"ncclGetErrorString")?,
             })
         }
@@ -320,10 +318,42 @@ fn meet(library: &'static Library, id: UniqueId, ranks: &dyn Collective) -> Resu
 }
 
 impl Drop for Ring {
+    /// Nothing is under way then; and unlike NCCL's orderly end this one waits for nobody who may be gone.
     fn drop(&mut self) {
-        if !self.comm.is_null() {
-            // SAFETY: the communicator is used no more. Sums that were asked for have been waited for.
-            let _ended = unsafe { (self.library.destroy)(self.comm) };
+        self.give_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs the library, no card.
+    #[test]
+    #[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
+    fn the_library_is_bound_where_it_is_there() {
+        let library = match Library::shared() {
+            Ok(library) => library,
+            Err(error) => {
+                assert_eq!(error.code(), "qlora::device");
+                assert!(error.mend().unwrap().contains(VARIABLE));
+                return eprintln!("skipped: {error}");
+            }
+        };
+        assert!(library.version().unwrap() > 20_000);
+        let mut id = UniqueId([0; 128]);
+        // SAFETY: the out-pointer is valid.
+        let made = unsafe { (library.get_unique_id)(&raw mut id) };
+        library.check(made, "naming a group").unwrap();
+        assert!(id.0.iter().any(|byte| *byte != 0));
+        for (name, _) in FIXED {
+            assert!(std::env::var(name).is_ok(), "{name} is settled");
         }
+        let error = library.check(5, "asking for nonsense").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("asking for nonsense: NCCL says `")
+        );
     }
 }
