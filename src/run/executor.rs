@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cache::{KeyLock, Made, Record};
+use cache::{Digest, KeyLock, Made, Record};
 use stages::{Outcome, StageError, StageEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::backoff;
 use super::checkpoints;
+use super::derive;
 use super::job::{Failure, Job, Message, Performed};
 use super::log::{self, Log};
 use super::out::{Found, Out};
@@ -27,7 +28,7 @@ use crate::config::Action;
 use crate::plan::key;
 
 /// How often a lock held by another process is asked for.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where an executor tells what happens.
 #[derive(Clone)]
@@ -57,7 +58,7 @@ async fn one(
 ) -> Result<Performed, Failure> {
     let (_lock, waited) = lock(job, voice, &mut stop).await?;
     if (waited || !job.forced)
-        && let Some(record) = already(job)?
+        && let Some(record) = already(job, &job.key)?
     {
         return Ok(Performed::Taken(record));
     }
@@ -125,9 +126,9 @@ async fn lock(
 }
 
 /// A result that somebody else made since the plan was.
-fn already(job: &Job) -> Result<Option<Record>, Failure> {
+pub(super) fn already(job: &Job, key: &Digest) -> Result<Option<Record>, Failure> {
     let failed = |error: cache::Error| Failure::Error(stored(&error), 0);
-    for record in job.store.records(&job.key).map_err(failed)? {
+    for record in job.store.records(key).map_err(failed)? {
         if job.store.present(&record).map_err(failed)? {
             return Ok(Some(record));
         }
@@ -147,9 +148,10 @@ async fn tried(
     let began = Instant::now();
     let mut log = Log::open(&job.log, job.mask(), attempt == 1);
     heading(job, held, &mut log, attempt);
+    let derived = derive::all(job, voice, &mut log, &stop).await?;
     let devices = held.devices.clone();
-    let prepared = blocking(job, move |job| prepare(job, &devices)).await?;
-    let (outcome, prepared) = run(job, prepared, voice, log, stop).await?;
+    let prepared = blocking(job, move |job| prepare(job, &devices, &derived)).await?;
+    let (outcome, prepared) = run(job, prepared, voice, &mut log, stop).await?;
     voice.tell(Message::Taking);
     let millis = began.elapsed().as_millis() as u64;
     let made = Made {
@@ -167,7 +169,7 @@ async fn tried(
 }
 
 /// Blocking work off the loop.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     job: &Arc<Job>,
     work: impl FnOnce(&Job) -> Result<T, StageError> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -178,11 +180,11 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn run(
+pub(super) async fn run(
     job: &Arc<Job>,
     prepared: Prepared,
     voice: &Voice,
-    mut log: Log,
+    log: &mut Log,
     stop: watch::Receiver<Stop>,
 ) -> Result<(Outcome, Prepared), Failure> {
     if let Action::Shell { .. } = job.spec().action {
@@ -329,21 +331,24 @@ fn collect(
         let tree = job.store.adopt(path).map_err(|error| stored(&error))?;
         record.outputs.insert(name.clone(), tree);
     }
-    for (path, tree) in job.outside() {
-        if !job
-            .store
-            .unchanged(path, tree)
-            .map_err(|error| stored(&error))?
-        {
-            return Err(changed(path));
-        }
-    }
+    same_inputs(job)?;
     job.store.commit(&record).map_err(|error| stored(&error))?;
     // The result is there: what was kept for resuming is of no more use.
     if !job.pipeline.checkpoints.keep {
         checkpoints::drop_of(job);
     }
     Ok(record)
+}
+
+/// Refuses what was made of an input that changed meanwhile.
+pub(super) fn same_inputs(job: &Job) -> Result<(), StageError> {
+    for (path, tree) in job.outside() {
+        let same = job.store.unchanged(path, tree);
+        if !same.map_err(|error| stored(&error))? {
+            return Err(changed(path));
+        }
+    }
+    Ok(())
 }
 
 fn missing(job: &Job, prepared: &Prepared, name: &str, path: &std::path::Path) -> StageError {

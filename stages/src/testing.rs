@@ -13,6 +13,7 @@ use crate::contract::{Context, Outcome, Stage, StageError, StageEvent, canonical
 pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) inputs: BTreeMap<String, Vec<PathBuf>>,
+    pub(crate) derived: BTreeMap<String, PathBuf>,
     pub(crate) events: Mutex<Vec<StageEvent>>,
     pub(crate) seed: u64,
 }
@@ -22,6 +23,7 @@ impl Bench {
         Self {
             folder: tempfile::tempdir().unwrap(),
             inputs: BTreeMap::new(),
+            derived: BTreeMap::new(),
             events: Mutex::new(Vec::new()),
             seed: 7,
         }
@@ -56,6 +58,7 @@ impl Bench {
             &params,
             &Context {
                 inputs: self.inputs.clone(),
+                derived: self.derived.clone(),
                 output,
                 checkpoint: keep.clone(),
                 keep,

@@ -212,6 +212,12 @@ impl Kernels {
     /// # Errors
     /// [`LaunchError`] when the driver has no code for this card.
     pub fn load() -> Result<Self, LaunchError> {
+        if !crate::BUILT {
+            return Err(LaunchError {
+                what: "loading the kernels".to_owned(),
+                code: "this program was built without them".to_owned(),
+            });
+        }
         let modules = FATBINS[..ATTENTION + GENERAL]
             .iter()
             .map(|image| load_module(image))

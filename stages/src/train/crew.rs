@@ -242,6 +242,7 @@ fn request(stage: &dyn Stage, params: &Params, ctx: &Context<'_>) -> String {
         version: stage.version(),
         params: params.given().clone(),
         inputs: ctx.inputs.clone(),
+        derived: ctx.derived.clone(),
         output: ctx.output.clone(),
         checkpoint: ctx.checkpoint.clone(),
         keep: ctx.keep.clone(),

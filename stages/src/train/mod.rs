@@ -7,7 +7,6 @@
 mod checks;
 mod crew;
 mod fields;
-#[cfg(feature = "cuda")]
 mod gpu;
 mod place;
 mod refused;
@@ -24,10 +23,12 @@ use qlora::{Adapter, Dtype, Model, Quantization};
 use crate::adapter_files;
 use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
 use crate::contract::{
-    Context, Fault, Field, Outcome, Params, Port, Product, Refused, Site, Stage, StageError,
+    Context, Derived, Fault, Field, Outcome, Params, Port, Product, Refused, Site, Stage,
+    StageError,
 };
 use crate::conversation::CONVERSATION_VERSION;
 use crate::format::FORMAT_VERSION;
+use crate::layers;
 use crate::prompt::PROMPT_VERSION;
 use crew::Crew;
 use rows::{Rows, Rules};
@@ -83,6 +84,10 @@ impl Stage for Train {
         checks::faults(params, site)
     }
 
+    fn derives(&self, params: &Params) -> Vec<Derived> {
+        layers::derived(params)
+    }
+
     fn passes_env(&self) -> &'static [&'static str] {
         fields::PASSED
     }
@@ -96,7 +101,7 @@ impl Stage for Train {
 
 /// This process's part of the training; the first of several writes the results.
 fn train_on(params: &Params, ctx: &Context<'_>, crew: &Crew) -> Result<Outcome, StageError> {
-    let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?;
+    let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?.with_derived(ctx)?;
     let rules = Rules::of(params);
     let rows = rows::examples(&base, ctx.input("train")?, "train", &rules, ctx)?;
     let val = match ctx.optional("val") {
@@ -168,7 +173,6 @@ impl Job<'_> {
         mut adapter: Adapter,
         ctx: &Context<'_>,
     ) -> Result<(Adapter, TrainReport), StageError> {
-        #[cfg(feature = "cuda")]
         if qlora::cuda::available() {
             return self.on_gpu(adapter, ctx);
         }

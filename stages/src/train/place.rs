@@ -49,10 +49,7 @@ pub(super) fn here(look: Look<'_>) -> Result<Place, StageError> {
 
 /// Whether ranks have cards to train on.
 fn on_gpu() -> bool {
-    #[cfg(feature = "cuda")]
-    return qlora::cuda::available();
-    #[cfg(not(feature = "cuda"))]
-    false
+    qlora::cuda::available()
 }
 
 fn given(look: Look<'_>, rank: usize) -> Result<Place, StageError> {

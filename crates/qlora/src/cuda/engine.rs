@@ -162,6 +162,10 @@ impl CudaEngine {
         let device = &self.base().device;
         device.bind()?;
         device.upload(self.values, adapter.values())?;
+        if adam.steps == 0 {
+            device.zero(self.first)?;
+            return device.zero(self.second);
+        }
         device.upload(self.first, &adam.first)?;
         device.upload(self.second, &adam.second)
     }

@@ -30,10 +30,6 @@ pub(crate) struct Work<'a> {
     /// Sum of the weights of the whole batch, of which `groups` may be one rank's part.
     pub(crate) over: f64,
     /// Most rows at a time.
-    #[cfg_attr(
-        not(feature = "cuda"),
-        expect(dead_code, reason = "the CPU's budget holds the same number")
-    )]
     pub(crate) micro_batch: Option<usize>,
     pub(crate) cancel: &'a AtomicBool,
     /// Those with whom the gradient is summed.

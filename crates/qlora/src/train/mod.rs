@@ -24,17 +24,11 @@ pub use batch::Example;
 pub use config::{LossMean, Samples, Schedule, TrainConfig};
 pub use event::{Kept, StepRecord, Stop, TrainEvent, TrainReport, Validation};
 pub use job::TrainJob;
-pub use trainer::train;
-#[cfg(feature = "cuda")]
-pub use trainer::train_on_gpu;
+pub use trainer::{train, train_on_gpu};
 
-#[cfg(feature = "cuda")]
 pub(crate) use adamw::{AdamW, Update};
-#[cfg(feature = "cuda")]
 pub(crate) use batch::Group;
-#[cfg(feature = "cuda")]
 pub(crate) use engine::{Engine, Work};
-#[cfg(feature = "cuda")]
 pub(crate) use step::BatchLoss;
 
 pub(crate) use batch::{common_prefix, group_by_prefix};

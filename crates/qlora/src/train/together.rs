@@ -8,6 +8,7 @@ use super::adamw::AdamW;
 use super::batch::{Example, Group};
 use super::checkpoint::{Fingerprint, Progress};
 use super::deal;
+use super::job::print_values;
 use super::step::BatchLoss;
 use crate::error::{Error, Result};
 use crate::ranks::Collective;
@@ -64,9 +65,7 @@ impl<'a> Together<'a> {
             return Ok(());
         }
         let mut print = Fingerprint::new();
-        for part in values.chunks(1 << 14) {
-            print.add(&bytes(part));
-        }
+        print_values(values, &mut print);
         self.agree(what, print.finish())
     }
 

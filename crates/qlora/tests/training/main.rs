@@ -6,6 +6,8 @@ mod autograd;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
+mod cuda_base;
+#[cfg(feature = "cuda")]
 mod cuda_generate;
 #[cfg(feature = "cuda")]
 mod cuda_ranks;
