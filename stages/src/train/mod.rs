@@ -196,5 +196,9 @@ fn longest(rows: &[Example]) -> usize {
 mod tests;
 
 #[cfg(test)]
+#[path = "curve_tests.rs"]
+mod curve_tests;
+
+#[cfg(test)]
 #[path = "real_rows_tests.rs"]
 mod real_rows_tests;

@@ -26,6 +26,9 @@ use crate::nn::adapter::Adapter;
 use crate::ranks::Collective;
 use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
 
+#[cfg(test)]
+mod tests;
+
 /// What the caller may settle; all else follows from shapes and the card.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {

@@ -22,7 +22,7 @@ pub(crate) struct AdamW {
 }
 
 impl AdamW {
-    pub(super) fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         Self {
             first: vec![0.0; len],
             second: vec![0.0; len],

@@ -49,6 +49,12 @@ impl<'a> TrainJob<'a> {
         self.order().steps_of_first_epoch()
     }
 
+    /// What each step takes, as places in `train`: the run's batches, first to last.
+    pub fn batches(&self) -> impl Iterator<Item = Vec<usize>> + use<'a> {
+        let order = self.order();
+        (0..order.steps()).map(move |step| order.batch(step))
+    }
+
     pub(super) fn order(&self) -> Order<'a> {
         Order::new(self.train, self.config)
     }

@@ -11,6 +11,8 @@ mod cuda_base;
 mod cuda_generate;
 #[cfg(feature = "cuda")]
 mod cuda_ranks;
+#[cfg(feature = "cuda")]
+mod cuda_steps;
 mod folder;
 mod heads;
 mod merged;
