@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cudarc::driver::sys;
 
@@ -265,6 +265,7 @@ impl Ring {
 
     /// Waits for the work of `stream`; if another rank ends meanwhile, lets the card go and says so.
     pub(super) fn wait(&mut self, stream: sys::CUstream, ranks: &dyn Collective) -> Result<()> {
+        let begun = Instant::now();
         loop {
             // SAFETY: the stream is the device's.
             match unsafe { sys::cuStreamQuery(stream) } {
@@ -274,8 +275,7 @@ impl Ring {
             let mut error = 0;
             // SAFETY: the communicator lives, the out-pointer is valid.
             let asked = unsafe { (self.library.async_error)(self.comm, &raw mut error) };
-            let well = ranks
-                .check()
+            let well = still(begun, ranks)
                 .and_then(|()| self.library.check(asked, "looking after a sum"))
                 .and_then(|()| self.library.check(error, "summing gradients"));
             if let Err(error) = well {
@@ -296,6 +296,21 @@ impl Ring {
     }
 }
 
+/// Fails if a rank is gone, or all have been waited for too long.
+fn still(begun: Instant, ranks: &dyn Collective) -> Result<()> {
+    if begun.elapsed() < ranks.patience() {
+        return ranks.check();
+    }
+    Err(Error::ranks(
+        format!(
+            "the cards of {} ranks have not finished in {} s",
+            ranks.world(),
+            ranks.patience().as_secs_f64()
+        ),
+        "look at `nvidia-smi` on each host; if steps do take that long, give the ranks more time",
+    ))
+}
+
 /// Opens the communicator beside a look at the other ranks: NCCL waits for them without a limit.
 fn meet(library: &'static Library, id: UniqueId, ranks: &dyn Collective) -> Result<Comm> {
     let (rank, world) = (ranks.rank() as c_int, ranks.world() as c_int);
@@ -308,9 +323,10 @@ fn meet(library: &'static Library, id: UniqueId, ranks: &dyn Collective) -> Resu
         library.check(opened, "meeting the other ranks")?;
         Ok(Sent(comm))
     });
+    let begun = Instant::now();
     while !opening.is_finished() {
         // The thread is left waiting: this process is about to end.
-        ranks.check()?;
+        still(begun, ranks)?;
         std::thread::sleep(Duration::from_millis(2));
     }
     let opened: Result<Sent> = opening.join().expect("it does not panic");

@@ -28,6 +28,9 @@ pub trait Collective: Send + Sync {
     /// How many there are.
     fn world(&self) -> usize;
 
+    /// How long one rank waits for another.
+    fn patience(&self) -> Duration;
+
     /// What every rank gave, by rank.
     ///
     /// # Errors

@@ -195,6 +195,10 @@ impl<L: Link> Collective for Star<L> {
         self.world
     }
 
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.run(|state| {
             if self.rank != 0 {
