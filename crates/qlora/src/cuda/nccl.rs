@@ -346,7 +346,6 @@ mod tests {
 
     /// Needs the library, no card.
     #[test]
-    #[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
     fn the_library_is_bound_where_it_is_there() {
         let library = match Library::shared() {
             Ok(library) => library,
