@@ -14,8 +14,14 @@ use crate::graph::Graph;
 /// pipeline of this kind, and it keeps the check of a very long chain linear.
 const SEEN_ABOVE: usize = 64;
 
-/// Asks every built-in stage among `stages` (indices into the pipeline).
-pub fn stages(pipeline: &Pipeline, graph: &Graph, stages: &[usize]) -> Result<(), Faults> {
+/// Asks every built-in stage among `stages` (indices into the pipeline). `acts`: those that act outside
+/// were named and are to do so.
+pub fn stages(
+    pipeline: &Pipeline,
+    graph: &Graph,
+    stages: &[usize],
+    acts: bool,
+) -> Result<(), Faults> {
     let mut faults = Vec::new();
     for index in stages {
         let stage = &pipeline.stages[*index];
@@ -33,7 +39,11 @@ pub fn stages(pipeline: &Pipeline, graph: &Graph, stages: &[usize]) -> Result<()
         }
         // Whichever cell is picked, it must fit.
         for inputs in reads {
-            for found in room.check(params, &site(pipeline, graph, inputs)) {
+            let site = Site {
+                acts,
+                ..site(pipeline, graph, inputs)
+            };
+            for found in room.check(params, &site) {
                 let span = stage.place(&found.field);
                 let message = format!("stage `{}`: {}", stage.id, found.message);
                 faults.push(Fault::at(&span, &found.code, message).mend(found.mend));
@@ -48,7 +58,8 @@ pub fn stages(pipeline: &Pipeline, graph: &Graph, stages: &[usize]) -> Result<()
 
 fn site(pipeline: &Pipeline, graph: &Graph, inputs: &[InputSpec]) -> Site {
     let mut site = Site::default();
-    for input in inputs {
+    // Without any reference (a parameter that is null) it is left out.
+    for input in inputs.iter().filter(|input| !input.references.is_empty()) {
         let paths = input
             .references
             .iter()

@@ -142,6 +142,17 @@ pub enum Event {
         #[serde(default)]
         pause: u64,
     },
+    /// A stage was not run because people have to decide something first.
+    StagePeople {
+        /// Stage id.
+        stage: String,
+        /// Rows that wait for a decision.
+        rows: usize,
+        /// The file with the decisions, as the pipeline writes it.
+        file: PathBuf,
+        /// Where in the pipeline file, `pipeline.yaml:14:5`.
+        place: String,
+    },
     /// A stage was not run because something above it failed or the run was cancelled.
     StageSkipped {
         /// Stage id.
@@ -320,7 +331,13 @@ mod tests {
                 again: false,
                 pause: 0,
             },
-            Event::StageFailed { .. } => Event::StageSkipped {
+            Event::StageFailed { .. } => Event::StagePeople {
+                stage: text(),
+                rows: 0,
+                file: PathBuf::new(),
+                place: text(),
+            },
+            Event::StagePeople { .. } => Event::StageSkipped {
                 stage: text(),
                 because: text(),
             },
@@ -390,6 +407,7 @@ mod tests {
             | Event::Stage { .. }
             | Event::StageDone { .. }
             | Event::StageFailed { .. }
+            | Event::StagePeople { .. }
             | Event::StageSkipped { .. } => unreachable!("in the first half"),
         })
     }

@@ -44,7 +44,7 @@ fn every(common: &Common, args: &CheckArgs) -> Result<Exit, Trouble> {
 fn one(common: &Common, json: bool) -> Result<Vec<String>, Trouble> {
     let (pipeline, graph) = common.pipeline()?;
     let every: Vec<usize> = graph.order().to_vec();
-    crate::check::stages(&pipeline, &graph, &every)?;
+    crate::check::stages(&pipeline, &graph, &every, false)?;
     let count = pipeline.stages.len();
     let stages = if count == 1 { "stage" } else { "stages" };
     screen::say(&if json {

@@ -15,6 +15,7 @@ mod log;
 mod open;
 mod plan;
 mod remote;
+mod review;
 mod run;
 mod schema;
 mod set;
@@ -94,6 +95,8 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Take what lies in out/ as a stage's result, after a change known to be harmless
     Accept(accept::AcceptArgs),
+    /// Decide about rows that wait for people (exit code 6 while any does)
+    Review(review::ReviewArgs),
     /// Look after the store
     Cache(cache::CacheArgs),
     /// Print the JSON Schema of pipeline.yaml
@@ -119,6 +122,7 @@ impl Command {
             Self::Init(args) => args.json,
             Self::Log(args) => args.json,
             Self::Accept(args) => args.json,
+            Self::Review(args) => args.json,
             Self::Cache(args) => args.json,
             Self::Trace(_) | Self::Schema | Self::Guard => false,
         }
@@ -126,9 +130,9 @@ impl Command {
 }
 
 /// The words that begin a command.
-const WORDS: [&str; 17] = [
+const WORDS: [&str; 18] = [
     "run", "deploy", "plan", "explain", "compare", "set", "update", "graph", "check", "init",
-    "log", "trace", "accept", "cache", "schema", GUARD, "help",
+    "log", "trace", "accept", "review", "cache", "schema", GUARD, "help",
 ];
 
 /// Options that take the next word as their value.
@@ -177,6 +181,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         Command::Log(args) => log::log(&common, &args),
         Command::Trace(args) => trace::trace(&common, &args),
         Command::Accept(args) => accept::accept(&common, &args),
+        Command::Review(args) => review::review(&common, &args),
         Command::Cache(args) => cache::cache(&common, &args),
         Command::Schema => Ok(schema::schema()),
         Command::Guard => unreachable!("handled above"),

@@ -1,5 +1,6 @@
 //! `tunesmith plan [STAGE...]`
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -19,7 +20,7 @@ pub(super) struct PlanArgs {
     /// Stages to bring up to date; all, if none is named
     #[arg(value_name = "STAGE")]
     stages: Vec<String>,
-    /// Exit with code 4 if anything would run
+    /// Exit with code 4 if anything would run, with 6 if only people are waited for
     #[arg(long)]
     check: bool,
     /// As `run --locked` would: exit with code 5 where pipeline.lock does not name a result that is
@@ -62,12 +63,27 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     for (code, text) in remote::complaints(&link) {
         note(&code, &text, args.json);
     }
-    let stale = decisions
-        .iter()
-        .any(|(_, decision)| matches!(decision, Decision::Run { .. } | Decision::Waiting { .. }));
-    Ok(if args.check && stale {
-        Exit::Stale
+    Ok(if args.check {
+        verdict(&decisions)
     } else {
         Exit::Ok
     })
+}
+
+/// Whether all is up to date, and if not, whom to ask: what hangs on people's decisions alone is
+/// theirs.
+fn verdict(decisions: &[(usize, Decision)]) -> Exit {
+    let all = decisions.iter();
+    let asked = all.filter(|(_, decision)| matches!(decision, Decision::People { .. }));
+    let asked: BTreeSet<usize> = asked.map(|(stage, _)| *stage).collect();
+    let stale = decisions.iter().any(|(_, decision)| match decision {
+        Decision::Run { .. } => true,
+        Decision::Waiting { on } => !on.iter().all(|above| asked.contains(above)),
+        _ => false,
+    });
+    match (stale, asked.is_empty()) {
+        (true, _) => Exit::Stale,
+        (false, false) => Exit::People,
+        (false, true) => Exit::Ok,
+    }
 }

@@ -62,7 +62,9 @@ pub(crate) fn inputs(
             action::port_name(entry, faults);
         }
         let many = port.is_none_or(|port| port.is_none_or(|port| port.many));
-        if let Some(input) = input(entry, many, around, scope, faults) {
+        let people = stage.is_some_and(|stage| stage.decisions() == Some(&*entry.key));
+        let absent = if people { Absent::Fine } else { Absent::Fault };
+        if let Some(input) = input(entry, many, absent, around, scope, faults) {
             found.push(input);
         }
     }
@@ -113,6 +115,7 @@ fn port(
 fn input(
     entry: &Entry,
     many: bool,
+    absent: Absent,
     around: &Surroundings<'_>,
     scope: &Scope<'_>,
     faults: &mut Vec<Fault>,
@@ -141,7 +144,9 @@ fn input(
     let mut references = Vec::new();
     for (value, span) in written {
         match value {
-            Value::String(text) => references.extend(reference(&text, span, around, faults)),
+            Value::String(text) => {
+                references.extend(reference(&text, span, absent, around, faults));
+            }
             Value::Null => {}
             other => faults.push(not_a_reference(entry, node, span, &other)),
         }
@@ -191,21 +196,35 @@ fn not_a_reference(entry: &Entry, node: &Node, span: &Span, value: &Value) -> Fa
     section::wrong_value(span, &entry.key, takes, value).mend(mend)
 }
 
+/// What a local file that is not there means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Fault,
+    /// People have not written it yet.
+    Fine,
+}
+
 fn reference(
     text: &str,
     span: &Span,
+    absent: Absent,
     around: &Surroundings<'_>,
     faults: &mut Vec<Fault>,
 ) -> Option<Reference> {
     let result = if is_path(text) {
-        path(text, span, around)
+        path(text, span, absent, around)
     } else {
         product(text, span, around)
     };
     result.map_err(|fault| faults.push(*fault)).ok()
 }
 
-fn path(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Reference, Box<Fault>> {
+fn path(
+    text: &str,
+    span: &Span,
+    absent: Absent,
+    around: &Surroundings<'_>,
+) -> Result<Reference, Box<Fault>> {
     let trimmed = text.trim_start_matches("./");
     let path = PathBuf::from(if trimmed.is_empty() { "." } else { trimmed });
     let first = path
@@ -218,6 +237,9 @@ fn path(text: &str, span: &Span, around: &Surroundings<'_>) -> Result<Reference,
         return Err(Box::new(
             fault.mend("name the stage that makes it, `stage:product`"),
         ));
+    }
+    if absent == Absent::Fine {
+        return Ok(Reference::Path(path));
     }
     if !around.present.borrow().contains(&path) && !around.root.join(&path).exists() {
         let message = format!("there is no file or folder `{text}`");

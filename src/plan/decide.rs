@@ -10,6 +10,7 @@ use super::fingerprint::Fingerprints;
 use super::input::{self, Inputs, Locals};
 use super::key;
 use super::last::Last;
+use super::people::People;
 use super::pick::{Picked, Picks};
 use super::reason::Reason;
 use crate::config::{Pipeline, StageSpec};
@@ -74,6 +75,18 @@ pub enum Decision {
         /// Why, at least one.
         reasons: Vec<Reason>,
     },
+    /// It must run, and people have to decide something first. Only a plan for show says so; a run
+    /// asks [`Planner::people`] when the inputs are here.
+    People {
+        /// Its key, which a decision changes.
+        key: Digest,
+        /// What the key is made of.
+        parts: KeyParts,
+        /// Its inputs.
+        inputs: Inputs,
+        /// What they are asked.
+        people: People,
+    },
     /// Not known until these stages are settled (ascending).
     Waiting {
         /// Stage indices.
@@ -113,8 +126,8 @@ pub struct Question {
 
 /// Decides about the stages of one pipeline.
 pub struct Planner<'a> {
-    pipeline: &'a Pipeline,
-    store: &'a Store,
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) store: &'a Store,
     lock: &'a Lock,
     options: Options,
     index: BTreeMap<&'a str, usize>,
@@ -155,14 +168,14 @@ impl<'a> Planner<'a> {
 
     /// What is to be done about `stage`, given what is settled.
     pub fn decide(&mut self, stage: usize, settled: &Settled) -> Result<Decision, PlanError> {
-        let decision = self.ask(stage, settled)?;
+        let decision = self.answer(stage, settled)?;
         if let Decision::Fresh { record, .. } = &decision {
             self.picks.measure(stage, record);
         }
         Ok(decision)
     }
 
-    fn ask(&mut self, stage: usize, settled: &Settled) -> Result<Decision, PlanError> {
+    fn answer(&mut self, stage: usize, settled: &Settled) -> Result<Decision, PlanError> {
         let spec = &self.pipeline.stages[stage];
         let reads = match &spec.pick {
             None => &spec.inputs,

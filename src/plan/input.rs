@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use cache::{Kept, Store, Taken, Tree};
 
 use super::error::PlanError;
+use super::people::decisions;
 use crate::config::{Action, InputSpec, Pipeline, Reference, StageSpec};
 
 /// Inputs by port name, in the order written.
@@ -118,6 +119,10 @@ pub(super) fn resolve(
                 }
                 Reference::Path(path) => {
                     let local = pipeline.root.join(path);
+                    // What people have not written yet says nothing.
+                    if decisions(spec) == Some((&input.name, path)) && !local.exists() {
+                        continue;
+                    }
                     let taken = locals
                         .take(store, &local)
                         .map_err(|source| PlanError::Input {

@@ -1,7 +1,8 @@
 //! The last result of every stage under one profile: what "why" is compared with, and what makes
 //! a run that does nothing fast.
 //!
-//! `.tunesmith/last/PROFILE.jsonl`, a line a result, appended; the last line of a stage counts.
+//! `.tunesmith/last/PROFILE.jsonl`, a line a result behind its sum (`SUM {...}`), appended; the last
+//! line of a stage counts. A line with a flipped bit counts as none.
 //! Losing it costs reasons ("it has no result yet") and time, never a result.
 #![expect(
     clippy::disallowed_types,
@@ -113,8 +114,7 @@ impl Last {
         let bytes = fs::read(&file).unwrap_or_default();
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-        let parsed = |line: &&[u8]| serde_json::from_slice::<LastResult>(line).ok();
-        let entries = lines.iter().filter_map(parsed);
+        let entries = lines.iter().filter_map(|line| parsed(line));
         Self {
             file,
             entries: entries.map(|entry| (entry.stage.clone(), entry)).collect(),
@@ -216,9 +216,32 @@ fn files(home: &Path) -> Vec<PathBuf> {
 }
 
 fn line(entry: &LastResult) -> String {
-    let mut line = serde_json::to_string(entry).expect("a result is plain data");
-    line.push('\n');
-    line
+    let text = serde_json::to_string(entry).expect("a result is plain data");
+    format!("{:016x} {text}\n", sum(text.as_bytes()))
+}
+
+/// A line's result, if no bit of it is another. Lines from before there were sums have none.
+fn parsed(line: &[u8]) -> Option<LastResult> {
+    let text = if line.first() == Some(&b'{') {
+        line
+    } else {
+        let (told, text) = (line.get(..16)?, line.get(17..)?);
+        let told = u64::from_str_radix(std::str::from_utf8(told).ok()?, 16).ok()?;
+        (line[16] == b' ' && told == sum(text)).then_some(text)?
+    };
+    serde_json::from_slice(text).ok()
+}
+
+/// FNV-1a over eight bytes at a time, turned: every step can be undone, so no single flip stays unseen.
+/// The file is read at every start, ten thousand lines of it: a cryptographic digest would take longer
+/// than the parsing.
+fn sum(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(0x0100_0000_01b3);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let whole = words.fold(0xcbf2_9ce4_8422_2325 ^ bytes.len() as u64, step);
+    rest.iter()
+        .fold(whole, |sum, byte| step(sum, u64::from(*byte)))
 }
 
 /// A profile's name as a file name: two profiles never share one.
@@ -273,6 +296,28 @@ mod tests {
             assert_eq!(found("c"), Some(record("4").key), "cut at {length}");
         }
         assert_eq!(found("b"), Some(record("2").key));
+    }
+
+    #[test]
+    fn a_line_with_a_flipped_bit_counts_as_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = Last::load(dir.path(), "p");
+        last.set("a", &record("1"), false).unwrap();
+        let file = dir.path().join("last/p.jsonl");
+        let whole = fs::read(&file).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, &flipped).unwrap();
+            let found = Last::load(dir.path(), "p");
+            let same = found.get("a") == last.get("a");
+            assert!(same || found.iter().next().is_none(), "bit {bit}");
+        }
+        // As older builds wrote it.
+        let text = String::from_utf8(whole).unwrap();
+        let text = text.trim().split_once(' ').unwrap().1;
+        fs::write(&file, text).unwrap();
+        assert_eq!(Last::load(dir.path(), "p").get("a"), last.get("a"));
     }
 
     #[test]

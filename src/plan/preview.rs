@@ -33,7 +33,7 @@ pub fn preview_with(
     loop {
         let (decisions, questions) = look(planner, stages, &answers)?;
         if questions.is_empty() {
-            return Ok(decisions);
+            return Ok(with_people(planner, decisions));
         }
         let found = ask(&questions);
         let mut any = false;
@@ -42,7 +42,7 @@ pub fn preview_with(
             answers.insert(question.stage, record);
         }
         if !any {
-            return Ok(decisions);
+            return Ok(with_people(planner, decisions));
         }
     }
 }
@@ -85,7 +85,7 @@ fn look(
             Decision::Fresh { record, .. } | Decision::Remote { record, .. } => {
                 settled.insert(stage, record.outputs.clone());
             }
-            Decision::Run { .. } | Decision::Ready { .. } => {
+            Decision::Run { .. } | Decision::People { .. } | Decision::Ready { .. } => {
                 behind.insert(stage, BTreeSet::from([stage]));
             }
             Decision::Waiting { on } => {
@@ -99,4 +99,37 @@ fn look(
         decisions.push((stage, decision));
     }
     Ok((decisions, questions))
+}
+
+/// What would run and waits for people instead.
+fn with_people(planner: &Planner<'_>, decisions: Vec<(usize, Decision)>) -> Vec<(usize, Decision)> {
+    let ask = |(stage, decision)| match decision {
+        Decision::Run {
+            key,
+            parts,
+            inputs,
+            reasons,
+        } => match planner.people(stage, &inputs) {
+            Some(people) => (
+                stage,
+                Decision::People {
+                    key,
+                    parts,
+                    inputs,
+                    people,
+                },
+            ),
+            None => (
+                stage,
+                Decision::Run {
+                    key,
+                    parts,
+                    inputs,
+                    reasons,
+                },
+            ),
+        },
+        other => (stage, other),
+    };
+    decisions.into_iter().map(ask).collect()
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::forecast::waits_for_people;
 use super::listener::Listener;
 use super::units;
 use crate::config::{Faults, Gate, Pipeline};
@@ -157,6 +158,17 @@ impl Listener for Ci {
                     format!("**failed**: {}", error.message),
                     Some(*millis),
                 );
+            }
+            Event::StagePeople {
+                stage,
+                rows,
+                file,
+                place,
+            } => {
+                let text = waits_for_people(*rows, file);
+                let mend = format!("{text}\ndecide: `tunesmith review {stage}`");
+                self.annotation(place, &format!("{stage}: people"), &mend);
+                self.row(stage, format!("**{text}**"), None);
             }
             Event::StageSkipped { stage, because } => {
                 self.row(stage, format!("skipped: {because}"), None);

@@ -6,7 +6,7 @@ use std::path::Path;
 use cache::{KeyParts, Tree};
 use stages::Outcome;
 
-use super::forecast::picks_line;
+use super::forecast::{picks_line, waits_for_people};
 use super::paint::Paint;
 use super::units;
 use crate::config::{Action, Pipeline, Reference, StageSpec};
@@ -119,6 +119,16 @@ fn state(page: &Page<'_>, paint: Paint) -> Vec<String> {
             lines.extend(reasons.iter().flat_map(command));
             lines
         }
+        Decision::People { people, .. } => vec![
+            row(
+                "state",
+                &paint.yellow(&waits_for_people(people.rows.len(), &people.file)),
+            ),
+            row(
+                "next",
+                &paint.cyan(&format!("tunesmith review {}", id(&page.stage))),
+            ),
+        ],
         Decision::Waiting { on } => {
             let names: Vec<_> = on.iter().map(|stage| format!("`{}`", id(stage))).collect();
             let text = format!(
@@ -193,6 +203,7 @@ pub fn json(page: &Page<'_>) -> String {
             Vec::new(),
         ),
         Decision::Run { reasons, .. } => ("run", reasons.clone(), Vec::new()),
+        Decision::People { .. } => ("people", Vec::new(), Vec::new()),
         Decision::Waiting { on } => ("unknown", Vec::new(), on.iter().map(id).collect()),
         Decision::Ready { .. } => ("ready", Vec::new(), Vec::new()),
     };
@@ -314,7 +325,9 @@ fn outputs_of(outputs: &BTreeMap<String, Tree>, spec: &StageSpec, results: &Path
 fn parts(decision: &Decision) -> Option<&KeyParts> {
     match decision {
         Decision::Fresh { record, .. } | Decision::Remote { record, .. } => Some(&record.parts),
-        Decision::Run { parts, .. } | Decision::Ready { parts, .. } => Some(parts),
+        Decision::Run { parts, .. }
+        | Decision::People { parts, .. }
+        | Decision::Ready { parts, .. } => Some(parts),
         Decision::Waiting { .. } => None,
     }
 }

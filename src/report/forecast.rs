@@ -1,6 +1,7 @@
 //! `tunesmith plan`: what would happen to each stage.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -75,6 +76,7 @@ struct Tally {
     fresh: usize,
     unknown: usize,
     ready: usize,
+    people: usize,
 }
 
 impl Tally {
@@ -87,6 +89,7 @@ impl Tally {
             (self.remote, "to restore from the remote"),
             (self.fresh, "up to date"),
             (self.ready, "ready when named"),
+            (self.people, "waiting for people"),
         ] {
             if number > 0 {
                 parts.push(format!("{} {what}", units::count(number, "stage")));
@@ -133,6 +136,10 @@ fn lines(pipeline: &Pipeline, decision: &Decision, paint: Paint, tally: &mut Tal
             };
             shown.into_iter().enumerate().map(indented).collect()
         }
+        Decision::People { people, .. } => {
+            tally.people += 1;
+            vec![paint.yellow(&waits_for_people(people.rows.len(), &people.file))]
+        }
         Decision::Waiting { on } => {
             tally.unknown += 1;
             vec![format!("not known before {} is done", names(pipeline, on))]
@@ -147,6 +154,19 @@ fn lines(pipeline: &Pipeline, decision: &Decision, paint: Paint, tally: &mut Tal
             vec![paint.cyan(text)]
         }
     }
+}
+
+/// `waits for people: 3 rows are to be decided on, in data/review/rows.jsonl`
+pub(crate) fn waits_for_people(rows: usize, file: &Path) -> String {
+    let rows = match rows {
+        0 => "rows are".to_owned(),
+        1 => "1 row is".to_owned(),
+        _ => format!("{} are", units::count(rows, "row")),
+    };
+    format!(
+        "waits for people: {rows} to be decided on, in {}",
+        file.display()
+    )
 }
 
 fn names(pipeline: &Pipeline, stages: &[usize]) -> String {
@@ -178,6 +198,13 @@ pub fn json(pipeline: &Pipeline, decisions: &[(usize, Decision)]) -> String {
                 "outcome": "run",
                 "key": key,
                 "reasons": reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            }),
+            Decision::People { key, people, .. } => json!({
+                "stage": id,
+                "outcome": "people",
+                "key": key,
+                "rows": people.rows.len(),
+                "decisions": people.file,
             }),
             Decision::Waiting { on } => json!({
                 "stage": id,

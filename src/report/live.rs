@@ -87,6 +87,7 @@ impl Listener for Live {
             Event::StageDone { stage, .. }
             | Event::StageFailed { stage, .. }
             | Event::StageFresh { stage, .. }
+            | Event::StagePeople { stage, .. }
             | Event::StageSkipped { stage, .. } => self.stop(stage),
             Event::RunFinished { .. } => {
                 for (_, bar) in std::mem::take(&mut self.moving) {

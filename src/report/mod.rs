@@ -16,6 +16,7 @@ mod live;
 mod paint;
 mod plain;
 mod progress;
+pub mod review;
 pub mod screen;
 mod story;
 mod summary;

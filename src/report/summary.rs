@@ -20,6 +20,7 @@ enum Fate {
     Ran { millis: u64, unchanged: bool },
     Failed { millis: u64 },
     Skipped,
+    People,
     Ready,
 }
 
@@ -80,6 +81,7 @@ impl Summary {
                 self.note(stage, Fate::Failed { millis: *millis });
             }
             Event::StageSkipped { stage, .. } => self.note(stage, Fate::Skipped),
+            Event::StagePeople { stage, .. } => self.note(stage, Fate::People),
             Event::StageReady { stage } => self.note(stage, Fate::Ready),
             Event::Gate {
                 stage,
@@ -154,7 +156,7 @@ impl Summary {
         let shown = |fate: &&(String, Fate)| !matches!(fate.1, Fate::Fresh | Fate::Skipped);
         let long = self.fates.iter().filter(shown).count() > ROWS;
         for (stage, fate) in self.fates.iter().filter(shown) {
-            if long && !matches!(fate, Fate::Failed { .. } | Fate::Ready) {
+            if long && !matches!(fate, Fate::Failed { .. } | Fate::People | Fate::Ready) {
                 continue;
             }
             let (what, millis) = match fate {
@@ -166,6 +168,7 @@ impl Summary {
                 } => (pad("ran, same bytes"), Some(*millis)),
                 Fate::Ran { millis, .. } => (paint.green(&pad("ran")), Some(*millis)),
                 Fate::Failed { millis } => (paint.red(&pad("failed")), Some(*millis)),
+                Fate::People => (paint.yellow(&pad("waits for people")), None),
                 Fate::Ready => (paint.cyan(&pad("ready, when you name it")), None),
             };
             let time = millis.map(units::duration).unwrap_or_default();
@@ -224,6 +227,7 @@ impl Summary {
         let word = match status {
             "ok" => paint.green("done"),
             "gate" => paint.red("a gate is broken"),
+            "people" => paint.yellow("stopped for people"),
             "cancelled" => paint.yellow("cancelled"),
             "superseded" => paint.yellow("not finished"),
             _ => paint.red("failed"),
@@ -255,8 +259,18 @@ impl Summary {
                 .iter()
                 .find(|gate| !gate.passed)
                 .map(|gate| format!("tunesmith explain {}", gate.stage)),
+            "people" => self.waiting(),
             _ => self.ready(),
         }
+    }
+
+    fn waiting(&self) -> Option<String> {
+        let mut waiting = self.fates.iter().filter(|(_, fate)| *fate == Fate::People);
+        let (stage, _) = waiting.next()?;
+        Some(match waiting.next() {
+            None => format!("tunesmith review {stage}"),
+            Some(_) => "tunesmith review".to_owned(),
+        })
     }
 
     fn ready(&self) -> Option<String> {

@@ -88,6 +88,7 @@ impl Trace {
                 self.end(stage, &format!("{ended}: {}", error.code));
             }
             Event::StageSkipped { stage, because } => self.end(stage, because),
+            Event::StagePeople { stage, .. } => self.end(stage, "waits for people"),
             Event::StageFresh {
                 stage,
                 restored: true,

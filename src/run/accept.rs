@@ -105,7 +105,7 @@ fn take(
         Decision::Run { parts, reasons, .. } => {
             (parts, reasons.iter().map(ToString::to_string).collect())
         }
-        Decision::Waiting { .. } | Decision::Ready { .. } => {
+        Decision::Waiting { .. } | Decision::Ready { .. } | Decision::People { .. } => {
             unreachable!("bug: everything above is settled, and it does not act outside")
         }
     };

@@ -28,6 +28,7 @@ mod prepare;
 mod process;
 mod project;
 pub mod remote;
+mod review;
 mod revision;
 mod scheduler;
 mod settle;
@@ -52,6 +53,7 @@ pub use guard::{GUARD, guard};
 pub use journal::{journal, journals, keys_of, made_by};
 pub use log::{kept_log, log_path};
 pub use project::{OpenError, Project, home, open_store};
+pub use review::{Queue, ReviewError, Reviews};
 pub use watch::{Halt, watch};
 
 /// The folder of run-time state beside a pipeline file.
@@ -93,6 +95,13 @@ pub struct Options {
     pub checking: bool,
     /// The remote is neither asked nor given anything.
     pub no_remote: bool,
+}
+
+impl Options {
+    /// Whether stages that act outside do so: where something was named, and not in a watch.
+    fn acts(&self) -> bool {
+        !self.targets.is_empty() && !self.inside_only
+    }
 }
 
 /// How a run ended.
@@ -180,12 +189,12 @@ pub fn planner<'a>(
     selected: &[usize],
     preview: bool,
 ) -> Planner<'a> {
-    let named = if options.targets.is_empty() || options.inside_only {
-        BTreeSet::new()
-    } else {
+    let named = if options.acts() {
         let ids = selected.iter();
         ids.map(|stage| project.pipeline.stages[*stage].id.clone())
             .collect()
+    } else {
+        BTreeSet::new()
     };
     let asked = plan::Options {
         locked: options.locked,

@@ -1,8 +1,10 @@
 //! What follows when a stage has come to its end, well or not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use cache::{Digest, Record};
+use stages::contract::WAITING_FOR_PEOPLE;
 use stages::{Outcome, StageError};
 
 use super::executor::tell_found;
@@ -13,10 +15,7 @@ use super::out::Out;
 use super::scheduler::{Scheduler, State};
 use crate::config::Action;
 use crate::event::Event;
-use crate::plan::PlanError;
-
-/// The end of a stage's error code when people have to decide something first.
-const PEOPLE: &str = "::waiting-for-people";
+use crate::plan::{PlanError, decisions};
 
 impl Scheduler<'_> {
     /// A result that was there.
@@ -239,20 +238,42 @@ impl Scheduler<'_> {
     }
 
     pub(super) fn failed(&mut self, stage: usize, error: StageError, millis: u64) {
-        let people = error.code.ends_with(PEOPLE);
-        if people {
-            self.tally.people = true;
-        } else {
-            self.tally.failed = true;
+        if error.code.ends_with(WAITING_FOR_PEOPLE) {
+            // Nobody could say so before it ran; how many rows wait is in its log.
+            self.people(stage, 0);
+            return;
         }
+        self.tally.failed = true;
         self.say_failed(stage, error, millis, None);
         self.set(stage, State::Failed);
         let because = format!("`{}` failed", self.id(stage));
         self.skip_below(stage, &because);
         self.nothing_comes(stage, &because);
-        if !self.options.keep_going && !people {
+        if !self.options.keep_going {
             self.drop_queued(&because);
         }
+    }
+
+    /// So many rows of a stage wait for a decision: it is not run, and nothing below it. Other
+    /// stages go on.
+    pub(super) fn people(&mut self, stage: usize, rows: usize) {
+        let spec = self.spec(stage);
+        let (port, file) = decisions(spec).unwrap_or(("", Path::new("")));
+        let event = Event::StagePeople {
+            stage: spec.id.clone(),
+            rows,
+            file: file.to_owned(),
+            place: self
+                .project
+                .pipeline
+                .shown_place(&spec.place(&format!("inputs.{port}"))),
+        };
+        self.tally.people = true;
+        self.say(event);
+        self.set(stage, State::People);
+        let because = format!("`{}` waits for people", spec.id);
+        self.skip_below(stage, &because);
+        self.nothing_comes(stage, &because);
     }
 
     /// `pause`: milliseconds until the next try, if there is one.

@@ -237,7 +237,11 @@ impl Scheduler<'_> {
                     settled.insert(stage, record.outputs);
                     record.key
                 }
-                Ok(Decision::Run { key, .. } | Decision::Ready { key, .. }) => key,
+                Ok(
+                    Decision::Run { key, .. }
+                    | Decision::People { key, .. }
+                    | Decision::Ready { key, .. },
+                ) => key,
                 Ok(Decision::Waiting { .. }) | Err(_) => continue,
             };
             keys.insert(project.pipeline.stages[stage].id.clone(), key);

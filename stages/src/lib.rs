@@ -22,6 +22,7 @@ mod layers;
 mod model_tests;
 pub mod prompt;
 pub mod registry;
+pub mod review;
 mod sha256;
 pub mod similarity;
 pub mod split;
@@ -35,5 +36,5 @@ pub mod validate;
 
 pub use contract::{
     Context, Derived, Effect, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site,
-    Stage, StageError, StageEvent,
+    Stage, StageError, StageEvent, Undecided,
 };

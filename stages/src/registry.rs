@@ -105,6 +105,8 @@ mod tests {
           negatives_max = 0.15
           context = 15000
           on_fault = "fail"
+          review = 0.0
+          review_of = ["model"]
         split 1
           with conversation 1
           with similarity 1

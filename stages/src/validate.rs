@@ -7,6 +7,7 @@
 
 mod composition;
 mod length;
+mod people;
 mod row;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +16,14 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::contract::{
-    Context, Field, FieldType, Outcome, Params, Port, Product, Stage, StageError,
+    Context, Fault, Field, FieldType, Outcome, Params, Port, Product, Site, Stage, StageError,
+    Undecided,
 };
 use crate::conversation::{self, CONVERSATION_VERSION, Conversation, Placed};
 use crate::eval_prompts;
 use crate::format::FORMAT_VERSION;
 use crate::prompt::PROMPT_VERSION;
+use crate::review::Counts;
 use crate::similarity::{Guarded, SIMILARITY_VERSION, normal};
 use crate::tools::ToolSet;
 
@@ -61,6 +64,18 @@ const FIELDS: &[Field] = &[
         default: Some("\"fail\""),
         about: "what a broken row does: fail the stage, or be dropped and counted",
     },
+    Field {
+        name: "review",
+        kind: FieldType::Float(0.0, 1.0),
+        default: Some("0.0"),
+        about: "share of the rows of `review_of` that people decide on first (`tunesmith review`)",
+    },
+    Field {
+        name: "review_of",
+        kind: FieldType::TextList,
+        default: Some("[\"model\"]"),
+        about: "sources whose rows are reviewed: `model` (written by a language model), `grammar`, `glaive`, ...",
+    },
 ];
 
 const INPUTS: &[Port] = &[
@@ -88,7 +103,16 @@ const INPUTS: &[Port] = &[
         many: false,
         about: "the base model, for its tokenizer; lengths are estimated without it",
     },
+    Port {
+        name: DECISIONS,
+        required: false,
+        many: false,
+        about: "what people decided about rows, a committed file; it need not exist yet",
+    },
 ];
+
+/// The input with people's decisions.
+const DECISIONS: &str = "decisions";
 
 const PRODUCTS: &[Product] = &[
     Product {
@@ -137,16 +161,71 @@ impl Stage for Validate {
         PRODUCTS
     }
 
-    fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
-        let tools = ToolSet::read(ctx.input("tools")?)?;
-        let eval = ctx.optional("eval").map(eval_prompts::guard).transpose()?;
-        let counter = length::counter(ctx.optional("base"))?;
-        let rows = read_all(ctx.all("rows"))?;
-        let limit = params.int("context").unwrap_or(i64::MAX) as usize;
-        let checker = row::Checker::new(&tools, eval.as_ref(), counter.as_ref(), limit);
-        let sorted = sort(rows, &checker, ctx)?;
-        finish(params, ctx, &tools, sorted)
+    fn decisions(&self) -> Option<&'static str> {
+        Some(DECISIONS)
     }
+
+    fn check(&self, params: &Params, site: &Site) -> Vec<Fault> {
+        people::check(params, site)
+    }
+
+    fn undecided(&self, params: &Params, ctx: &Context<'_>) -> Result<Vec<Undecided>, StageError> {
+        people::undecided(params, ctx)
+    }
+
+    fn edited(
+        &self,
+        params: &Params,
+        ctx: &Context<'_>,
+        row: &str,
+        text: &str,
+    ) -> Result<serde_json::Value, StageError> {
+        people::edited(params, ctx, row, text)
+    }
+
+    fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
+        let desk = Desk::open(params, ctx)?;
+        let reviewed = people::review(params, ctx)?.apply(read_all(ctx.all("rows"))?)?;
+        let sorted = sort(reviewed.rows, &desk.checker(), ctx)?;
+        if !drops(params) && !sorted.findings.is_empty() {
+            return Err(refuse(&sorted.findings));
+        }
+        people::wait(&reviewed.open.undecided(&sorted.good))?;
+        finish(params, ctx, &desk.tools, sorted, &reviewed.counts)
+    }
+}
+
+/// What rows are held against.
+struct Desk {
+    tools: ToolSet,
+    eval: Option<Guarded>,
+    counter: Box<dyn CountTokens>,
+    limit: usize,
+}
+
+impl Desk {
+    fn open(params: &Params, ctx: &Context<'_>) -> Result<Self, StageError> {
+        Ok(Self {
+            tools: ToolSet::read(ctx.input("tools")?)?,
+            eval: ctx.optional("eval").map(eval_prompts::guard).transpose()?,
+            counter: length::counter(ctx.optional("base"))?,
+            limit: params.int("context").unwrap_or(i64::MAX) as usize,
+        })
+    }
+
+    fn checker(&self) -> Checker<'_> {
+        Checker::new(
+            &self.tools,
+            self.eval.as_ref(),
+            self.counter.as_ref(),
+            self.limit,
+        )
+    }
+}
+
+/// Whether broken rows are dropped, rather than failing the stage.
+fn drops(params: &Params) -> bool {
+    params.text("on_fault").as_deref() == Some("drop")
 }
 
 /// Reads every input; a place names the input when there are several.
@@ -248,6 +327,8 @@ fn sort(
 struct Report<'a> {
     rows: usize,
     duplicates: usize,
+    #[serde(skip_serializing_if = "Counts::is_none")]
+    reviewed: &'a Counts,
     dropped_by_code: BTreeMap<&'a str, usize>,
     composition: composition::Composition,
     tokens: length::Lengths,
@@ -262,11 +343,8 @@ fn finish(
     ctx: &Context<'_>,
     tools: &ToolSet,
     sorted: Sorted,
+    reviewed: &Counts,
 ) -> Result<Outcome, StageError> {
-    let drops = params.text("on_fault").as_deref() == Some("drop");
-    if !drops && !sorted.findings.is_empty() {
-        return Err(refuse(&sorted.findings));
-    }
     let rows = &sorted.good;
     let least = params.int("min_examples").unwrap_or(0) as usize;
     if rows.len() < least {
@@ -298,6 +376,7 @@ fn finish(
     let report = Report {
         rows: rows.len(),
         duplicates: sorted.duplicates.len(),
+        reviewed,
         dropped_by_code,
         tokens: length::Lengths::of(&sorted.tokens),
         past_times: sorted.past,
@@ -358,6 +437,7 @@ fn outcome(report: &Report<'_>) -> Outcome {
         "{} rows, {} duplicates dropped, longest about {} tokens",
         report.rows, report.duplicates, report.tokens.max
     ));
+    outcome.notes.extend(report.reviewed.line());
     outcome.notes.extend(report.composition.lines());
     for (code, count) in &report.dropped_by_code {
         outcome.notes.push(format!("dropped {count} x {code}"));

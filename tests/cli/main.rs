@@ -25,6 +25,7 @@ mod proxy;
 mod ranks;
 mod remote;
 mod resume;
+mod review;
 mod run;
 mod set;
 mod store;

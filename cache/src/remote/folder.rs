@@ -1,12 +1,14 @@
 //! A remote that is a folder: another disk, a network file system, a mounted bucket.
 //!
-//! Promises: an object is there whole or not at all, and durable before it has its name; create
-//! only is the file system's own (a rename that refuses to replace). Must not know: records.
+//! Promises: an object is there whole or not at all, and durable before it has its name; what was put
+//! there keeps its name over a power cut, with the names of all folders above it; create only is the file system's own (a rename that refuses to replace). Must not know: records.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::objects::{Again, Objects, Refusal, RefusalKind, Sink};
@@ -25,6 +27,8 @@ pub struct Folder {
     root: PathBuf,
     disk: Disk,
     next: AtomicU64,
+    /// Folders whose own names are durable, as far as this process saw to it.
+    durable: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Folder {
@@ -34,6 +38,7 @@ impl Folder {
             root: root.to_owned(),
             disk: Disk::default(),
             next: AtomicU64::new(0),
+            durable: Mutex::default(),
         }
     }
 
@@ -125,7 +130,31 @@ impl Folder {
         // A record must not be there without its blobs after a power cut.
         let folder = place.parent().expect("a path has folders");
         self.disk.sync_folder(folder)?;
+        self.sync_names_above(folder)?;
         Ok(placed)
+    }
+
+    /// Makes durable the names of a folder of this remote and of those above it. At the first use, whoever
+    /// made them: another process may not have come to sync them.
+    fn sync_names_above(&self, folder: &Path) -> io::Result<()> {
+        let unknown = |folder: &&Path| {
+            folder.starts_with(&self.root) && !self.durable().contains::<Path>(folder)
+        };
+        let folders: Vec<&Path> = folder.ancestors().take_while(unknown).collect();
+        for folder in &folders {
+            let above = folder
+                .parent()
+                .filter(|above| !above.as_os_str().is_empty());
+            self.disk.sync_folder(above.unwrap_or(Path::new(".")))?;
+        }
+        // Only now: another thread that finds one here relies on all above it.
+        let folders = folders.into_iter().map(Path::to_owned);
+        self.durable().extend(folders);
+        Ok(())
+    }
+
+    fn durable(&self) -> std::sync::MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,5 +225,95 @@ impl Objects for Folder {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::{Change, Witness};
+
+    /// What happened, a line a change that matters here.
+    #[derive(Default)]
+    struct Trace(Mutex<Vec<String>>);
+
+    impl Witness for Trace {
+        fn change(
+            &self,
+            change: Change<'_>,
+            act: &mut dyn FnMut() -> io::Result<()>,
+        ) -> io::Result<()> {
+            act()?;
+            let line = match change {
+                Change::Folder(path) => format!("folder {}", path.display()),
+                Change::Rename(_, to) => format!("name {}", to.display()),
+                Change::SyncFolder(path) => format!("sync {}", path.display()),
+                _ => return Ok(()),
+            };
+            self.0.lock().unwrap().push(line);
+            Ok(())
+        }
+    }
+
+    /// Names that a power cut may take: made, and the folder they stand in not synced since.
+    fn loose(trace: &Trace) -> Vec<String> {
+        let mut loose: Vec<String> = Vec::new();
+        for line in trace.0.lock().unwrap().iter() {
+            let (what, path) = line.split_once(' ').unwrap();
+            match what {
+                "sync" => loose.retain(|name| Path::new(name).parent() != Some(Path::new(path))),
+                // What is unfinished may go.
+                _ if path.contains("/v1/tmp") => {}
+                _ => loose.push(path.to_owned()),
+            }
+        }
+        loose
+    }
+
+    fn watched(root: &Path) -> (Folder, Arc<Trace>) {
+        let trace = Arc::new(Trace::default());
+        let mut folder = Folder::new(root);
+        folder.disk = Disk::watched(Arc::clone(&trace) as Arc<dyn Witness>);
+        (folder, trace)
+    }
+
+    #[test]
+    fn after_a_put_no_name_hangs_loose() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("far");
+        let (folder, trace) = watched(&root);
+        for path in [
+            "v1/blobs/ab/abcd",
+            "v1/blobs/ab/abef",
+            "v1/records/0/1/2.json",
+        ] {
+            assert!(folder.put(path, b"bytes", false).unwrap());
+            assert_eq!(loose(&trace), [""; 0], "after {path}");
+        }
+        let syncs = |trace: &Trace| {
+            let trace = trace.0.lock().unwrap();
+            trace.iter().filter(|line| line.starts_with("sync")).count()
+        };
+        let before = syncs(&trace);
+        assert!(folder.put("v1/blobs/ab/abff", b"bytes", false).unwrap());
+        assert_eq!(syncs(&trace), before + 1, "a known shard costs one sync");
+    }
+
+    /// Who finds the folders there does not know whether their maker came to sync them.
+    #[test]
+    fn folders_of_others_are_synced_at_their_first_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("far");
+        fs::create_dir_all(root.join("v1/blobs/ab")).unwrap();
+        fs::create_dir_all(root.join("v1/tmp")).unwrap();
+        let (folder, trace) = watched(&root);
+        assert!(folder.put("v1/blobs/ab/abcd", b"bytes", false).unwrap());
+        let trace = trace.0.lock().unwrap();
+        for above in [dir.path(), &root, &root.join("v1"), &root.join("v1/blobs")] {
+            let line = format!("sync {}", above.display());
+            assert!(trace.contains(&line), "{line} is not among {trace:?}");
+        }
     }
 }

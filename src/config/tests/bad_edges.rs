@@ -326,7 +326,7 @@ stages:
     with: { r: 13 }
 ";
     let (pipeline, graph) = super::open(yaml).unwrap_or_else(|faults| panic!("{faults}"));
-    let faults = crate::check::stages(&pipeline, &graph, graph.order());
+    let faults = crate::check::stages(&pipeline, &graph, graph.order(), false);
     assert_snapshot!(drawn(faults.expect_err("a fault")), @r##"
     train::thirteen
 

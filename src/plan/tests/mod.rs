@@ -87,6 +87,7 @@ impl Project {
                     Happened::Ran(reasons)
                 }
                 Decision::Remote { .. } => unreachable!("there is no remote"),
+                Decision::People { .. } => unreachable!("nobody is asked"),
                 Decision::Waiting { .. } => Happened::Waited,
                 Decision::Ready { done, .. } => Happened::Ready(done),
             };

@@ -307,7 +307,12 @@ impl Scheduler<'_> {
         if wanted.is_empty() {
             return Some(job);
         }
-        let gone = |above: &&usize| matches!(self.states[**above], State::Failed | State::Skipped);
+        let gone = |above: &&usize| {
+            matches!(
+                self.states[**above],
+                State::Failed | State::People | State::Skipped
+            )
+        };
         if let Some(gone) = wanted.iter().find(gone) {
             let because = format!("`{}` has no bytes", self.id(*gone));
             self.skip(stage, &because);

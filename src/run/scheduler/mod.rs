@@ -6,6 +6,7 @@
 //! Waiting --inputs settled--> Queued --slots--> Running --+--> Settled
 //!    |                           |                        +--> Failed
 //!    |                           +--cancelled--> Skipped  +--cancelled--> Skipped
+//!    |                           +--rows wait for a decision--> People
 //!    +--its result is there--> Settled
 //!    +--perhaps at the remote--> Asking --found--> Distant --bytes wanted--> Fetching --> Settled
 //!    |                             +--not--> Queued                 +--not had--> Queued
@@ -68,6 +69,8 @@ pub(super) enum State {
     Ready,
     /// It failed.
     Failed,
+    /// People have to decide something first.
+    People,
     /// It was not run.
     Skipped,
 }
@@ -235,7 +238,10 @@ impl<'a> Scheduler<'a> {
         }
         self.opened = true;
         // Faults that can be known before anything runs are told before anything runs.
-        crate::check::stages(&self.project.pipeline, &self.project.graph, &self.selected)?;
+        let Project {
+            pipeline, graph, ..
+        } = self.project;
+        crate::check::stages(pipeline, graph, &self.selected, self.options.acts())?;
         guarded::warm_up();
         self.open_pools()
     }
@@ -294,7 +300,7 @@ impl<'a> Scheduler<'a> {
         debug_assert!(
             !matches!(
                 before,
-                State::Settled | State::Ready | State::Failed | State::Skipped
+                State::Settled | State::Ready | State::Failed | State::People | State::Skipped
             ),
             "bug: `{}` left {before:?}, which is an end",
             self.id(stage)
@@ -321,6 +327,7 @@ impl<'a> Scheduler<'a> {
                     self.left_there(stage, record, inputs);
                 }
                 Ok(Decision::Ready { .. }) => self.ready(stage),
+                Ok(Decision::People { .. }) => unreachable!("bug: only a preview says so"),
                 Ok(Decision::Waiting { on }) => {
                     let on = self.ids(&on).join("`, `");
                     unreachable!(

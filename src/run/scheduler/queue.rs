@@ -59,6 +59,10 @@ impl Scheduler<'_> {
         let Some(job) = self.wants(stage, job) else {
             return;
         };
+        if let Some(people) = self.planner.people(stage, &job.inputs) {
+            self.people(stage, people.rows.len());
+            return;
+        }
         if let Some(last) = self.planner.last().get(&self.spec(stage).id) {
             let digests = last.outputs.iter();
             let digests = digests.map(|(name, tree)| (name.clone(), tree.digest()));

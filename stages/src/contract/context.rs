@@ -125,4 +125,6 @@ pub struct Site {
     /// Parameters of the stages above that made an input, by port name: kind and
     /// canonical parameters, nearest first. Lets `export` see the rank of `train`.
     pub upstream: BTreeMap<String, Vec<(String, super::Params)>>,
+    /// Whether it was named, to act outside: what only that needs must be written by now.
+    pub acts: bool,
 }

@@ -8,6 +8,7 @@ mod derived;
 mod error;
 mod event;
 mod fields;
+mod people;
 mod refused;
 mod wire;
 
@@ -16,6 +17,7 @@ pub use derived::Derived;
 pub use error::{Fault, StageError};
 pub use event::StageEvent;
 pub use fields::{Field, FieldType, Params, canonical};
+pub use people::{Undecided, WAITING_FOR_PEOPLE};
 pub use refused::{Refused, refusals};
 pub use wire::{RANKS, WorkerMessage, WorkerRequest};
 
@@ -81,6 +83,34 @@ pub trait Stage: Sync {
     /// local files among the inputs; it does no network I/O.
     fn check(&self, _params: &Params, _site: &Site) -> Vec<Fault> {
         Vec::new()
+    }
+
+    /// The input that holds what people decided, of a stage in which they have a say. Its file may
+    /// be missing: then nothing is decided yet.
+    fn decisions(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What people have still to decide before it can run on these inputs; `ctx` has no output
+    /// folder. Told before a run by whoever plans, and by the run itself with an error whose code
+    /// ends in [`WAITING_FOR_PEOPLE`].
+    fn undecided(
+        &self,
+        _params: &Params,
+        _ctx: &Context<'_>,
+    ) -> Result<Vec<Undecided>, StageError> {
+        Ok(Vec::new())
+    }
+
+    /// The text of an edited row as a decision keeps it, if it may stand in place of `row`.
+    fn edited(
+        &self,
+        _params: &Params,
+        _ctx: &Context<'_>,
+        _row: &str,
+        _text: &str,
+    ) -> Result<serde_json::Value, StageError> {
+        unreachable!("bug: nobody is asked about this stage")
     }
 
     /// What it reads of an input that is made of it and shared by every stage that wants the same:

@@ -79,6 +79,11 @@ impl<'a> Telling<'a> {
                     answer,
                 });
             }
+            TrainEvent::PassedOver { path, why } => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let text = format!("the checkpoint `{name}` is passed over: {why}");
+                self.ctx.warn("train::checkpoint", &text);
+            }
             TrainEvent::Saved { step } => self.ctx.log(format!("checkpoint at step {step}")),
             _ => {}
         }

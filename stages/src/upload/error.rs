@@ -7,6 +7,7 @@ use crate::contract::StageError;
 use crate::http::HttpError;
 
 use super::cloudflare::Refusal;
+use super::params::WRITE_ACCOUNT;
 
 /// A failed upload.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +17,11 @@ pub(super) enum UploadError {
         what: &'static str,
         mend: &'static str,
     },
-    #[error("the token belongs to {count} accounts: {names}")]
-    SeveralAccounts { count: usize, names: String },
+    #[error("nothing says which account the adapter goes to")]
+    NoAccount {
+        /// Id and name of those that the token belongs to, as far as it may tell.
+        accounts: Vec<(String, String)>,
+    },
     #[error("`{base}` is not an https address, and the token would be sent in the clear")]
     Insecure { base: String },
     #[error("{doing}: {refusal}")]
@@ -78,10 +82,9 @@ impl From<UploadError> for StageError {
         let plain = |code: &str, mend: String| Self::new(code, message.clone(), mend);
         match error {
             UploadError::NoCredentials { mend, .. } => plain("upload::no-credentials", mend.to_owned()),
-            UploadError::SeveralAccounts { .. } => plain(
-                "upload::which-account",
-                "set CLOUDFLARE_ACCOUNT_ID, or `account:` under `with`".to_owned(),
-            ),
+            UploadError::NoAccount { accounts } => {
+                plain("upload::no-account", write_account(&accounts)).at("with")
+            }
             UploadError::Insecure { .. } => {
                 plain("upload::insecure-api", "use an https address".to_owned())
             }
@@ -123,6 +126,21 @@ impl From<UploadError> for StageError {
                 Self { message, mend: format!("{}; run again to finish it", inner.mend), ..inner }
             }
             UploadError::Http(inner) => inner.into(),
+        }
+    }
+}
+
+/// What to write, by name where the token's accounts are known.
+fn write_account(accounts: &[(String, String)]) -> String {
+    match accounts {
+        [] => WRITE_ACCOUNT.to_owned(),
+        [(id, name)] => {
+            format!("write `account: {id}` under `with`: the only account of the token ({name})")
+        }
+        several => {
+            let several = several.iter().map(|(id, name)| format!("`{id}` ({name})"));
+            let several = several.collect::<Vec<_>>().join(", ");
+            format!("write `account:` under `with`, one of the token's: {several}")
         }
     }
 }

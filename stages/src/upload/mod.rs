@@ -81,10 +81,6 @@ const ENV: &[&str] = &[
     "SSL_CERT_FILE",
     "CLOUDFLARE_API_TOKEN",
     "CF_API_TOKEN",
-    "CLOUDFLARE_ACCOUNT_ID",
-    "CF_ACCOUNT_ID",
-    "CLOUDFLARE_API_BASE_URL",
-    "CF_API_BASE_URL",
 ];
 
 impl Stage for Upload {
@@ -141,12 +137,26 @@ impl Stage for Upload {
         if settings.model().is_some() {
             faults.extend(rank_above(site));
         }
+        if site.acts && settings.lacks_account() {
+            faults.push(no_account());
+        }
         faults
     }
 
     fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
         upload(params, ctx, &Environment::process(), Patience::default())
     }
+}
+
+/// Where to is a part of the key, so it is written down: an environment would upload the same key to
+/// another account. Only who uploads needs one; `check` and training go without.
+fn no_account() -> Fault {
+    Fault::new(
+        "upload::no-account",
+        "with",
+        "nothing says which account the adapter goes to",
+        params::WRITE_ACCOUNT,
+    )
 }
 
 /// The rank a training stage above will give, when the target cannot serve it: better to

@@ -49,12 +49,12 @@ pub(super) const FIELDS: &[Field] = &[
     optional(
         "account",
         FieldType::Text,
-        "the Cloudflare account id (else CLOUDFLARE_ACCOUNT_ID, else the only account of the token)",
+        "the Cloudflare account id; an upload needs it, and it is in the key",
     ),
     optional(
         "api_base",
         FieldType::Text,
-        "the API's address with `/client/v4` (else CLOUDFLARE_API_BASE_URL, else Cloudflare's)",
+        "the API's address with `/client/v4` (Cloudflare's when not given)",
     ),
     with_default(
         "description",
@@ -98,6 +98,10 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
+/// What to do about a missing account.
+pub(super) const WRITE_ACCOUNT: &str = "write `account:` under `with` (the dashboard shows the id beside every \
+    domain, and an upload without it asks the token); the token alone stays in the environment";
+
 /// Where to.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Target {
@@ -134,6 +138,11 @@ impl Settings {
             Target::Cloudflare { model, .. } => Some(model),
             Target::Folder(_) => None,
         }
+    }
+
+    /// Whether it goes to a service and nothing says to whose account.
+    pub(super) fn lacks_account(&self) -> bool {
+        matches!(&self.target, Target::Cloudflare { account: None, .. })
     }
 
     /// Reads the parameters, all faults at once.

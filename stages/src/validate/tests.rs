@@ -226,3 +226,136 @@ fn the_hand_written_rows_are_right() {
     assert!(outcome.metrics["rows"] >= 100.0);
     assert_eq!(bench.json("report.json")["findings"], json!([]));
 }
+
+mod review {
+    use super::*;
+    use crate::review::{Choice, Decision, Decisions, row_id};
+
+    /// Rows as a language model would have written them.
+    fn written(count: usize) -> Vec<Value> {
+        let rows = (0..count).map(|at| {
+            let mut row = row(
+                &format!("model-negative-{at}"),
+                "negative",
+                json!([
+                    user(&format!("what is the capital of country number {at}?")),
+                    {"role": "assistant", "content": "I do not know that country."},
+                ]),
+            );
+            row["source"] = json!("model");
+            row
+        });
+        rows.collect()
+    }
+
+    fn bench(rows: &[Value], decisions: Option<&Decisions>) -> Bench {
+        let mut bench = Bench::new();
+        let text = rows
+            .iter()
+            .fold(String::new(), |text, row| text + &format!("{row}\n"));
+        bench.tools().give("rows", "rows.jsonl", &text);
+        if let Some(decisions) = decisions {
+            bench.give("decisions", "decisions.jsonl", &decisions.text());
+        }
+        bench
+    }
+
+    fn name(row: &Value) -> String {
+        row_id(&serde_json::from_value(row.clone()).unwrap())
+    }
+
+    fn decision(choice: Choice, to: Option<Value>) -> Decision {
+        Decision {
+            choice,
+            about: String::new(),
+            to,
+        }
+    }
+
+    const ALL: fn() -> Value = || json!({"min_examples": 1, "review": 1.0});
+
+    #[test]
+    fn without_decisions_it_waits_and_says_how_many() {
+        let rows = written(40);
+        let bench = bench(&rows, None);
+        let error = bench.run(&Validate, ALL()).unwrap_err();
+        assert_eq!(error.code, "validate::waiting-for-people");
+        assert_eq!(error.message, "rows that wait for a decision: 40");
+        // Rows of other sources are nobody's business.
+        let with = json!({"min_examples": 1, "review": 1.0, "review_of": ["grammar"]});
+        assert!(bench.run(&Validate, with).is_ok());
+    }
+
+    #[test]
+    fn decisions_drop_replace_and_let_through() {
+        let rows = written(4);
+        let mut better = rows[2].clone();
+        better["messages"][1]["content"] = json!("It has none.");
+        better["id"] = json!("another");
+        let mut decisions = Decisions::default();
+        decisions.set(&name(&rows[0]), decision(Choice::Accept, None));
+        decisions.set(&name(&rows[1]), decision(Choice::Reject, None));
+        decisions.set(&name(&rows[2]), decision(Choice::Edit, Some(better)));
+        decisions.set("0123456789ab", decision(Choice::Accept, None));
+        let one_is_open = bench(&rows, Some(&decisions));
+        let error = one_is_open.run(&Validate, ALL()).unwrap_err();
+        assert_eq!(error.message, "rows that wait for a decision: 1");
+        decisions.set(&name(&rows[3]), decision(Choice::Accept, None));
+        let bench = bench(&rows, Some(&decisions));
+        let outcome = bench.run(&Validate, ALL()).unwrap();
+        assert_eq!(
+            outcome.notes[1],
+            "reviewed: 2 accepted, 1 edited, 1 rejected; 1 decisions are about rows that are no more"
+        );
+        assert_eq!(
+            bench.json("report.json")["reviewed"],
+            json!({"accepted": 2, "edited": 1, "rejected": 1, "of_no_row": 1})
+        );
+        let kept = bench.text("rows.jsonl");
+        assert_eq!(kept.lines().count(), 3);
+        assert!(
+            kept.contains("model-negative-2") && kept.contains("It has none."),
+            "{kept}"
+        );
+        assert!(!kept.contains("number 1?"), "{kept}");
+    }
+
+    #[test]
+    fn an_edited_row_is_checked_like_any_other() {
+        let rows = written(2);
+        let mut wrong = rows[0].clone();
+        wrong["type"] = json!("single");
+        let mut decisions = Decisions::default();
+        decisions.set(&name(&rows[0]), decision(Choice::Edit, Some(wrong)));
+        decisions.set(&name(&rows[1]), decision(Choice::Accept, None));
+        let error = bench(&rows, Some(&decisions))
+            .run(&Validate, ALL())
+            .unwrap_err();
+        assert_eq!(error.code, "validate::kind");
+    }
+
+    #[test]
+    fn more_rows_and_other_ids_leave_decisions_alone() {
+        let few = written(20);
+        let mut decisions = Decisions::default();
+        for row in &few {
+            decisions.set(&name(row), decision(Choice::Accept, None));
+        }
+        let mut more = written(22);
+        more.reverse();
+        for (at, row) in more.iter_mut().enumerate() {
+            row["id"] = json!(format!("renumbered-{at}"));
+        }
+        let error = bench(&more, Some(&decisions))
+            .run(&Validate, ALL())
+            .unwrap_err();
+        assert_eq!(error.message, "rows that wait for a decision: 2");
+    }
+
+    #[test]
+    fn without_a_review_nothing_of_it_is_in_the_report() {
+        let bench = bench(&written(2), None);
+        bench.run(&Validate, json!({"min_examples": 1})).unwrap();
+        assert!(!bench.text("report.json").contains("reviewed"));
+    }
+}

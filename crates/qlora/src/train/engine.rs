@@ -42,7 +42,7 @@ pub(crate) trait Engine {
     fn config(&self) -> &ModelConfig;
     /// Weights that tell this base from another.
     fn print(&self) -> &[f32];
-    /// What the bits depend on besides the inputs: card, driver, libraries. Empty on the CPU.
+    /// What the bits depend on besides the inputs: the kind of processor, or card, driver, libraries.
     fn numerics(&self) -> String;
     fn weight_bytes(&self) -> u64;
     /// Gets ready to sum gradients with other ranks, each of which calls this, before all else.
@@ -148,7 +148,7 @@ impl Engine for Cpu<'_> {
     }
 
     fn numerics(&self) -> String {
-        String::new()
+        format!("a CPU ({})", std::env::consts::ARCH)
     }
 
     fn weight_bytes(&self) -> u64 {

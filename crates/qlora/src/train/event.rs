@@ -2,6 +2,8 @@
 //!
 //! Reports hold nothing that differs between two runs of the same inputs; events also carry times.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// One optimizer step.
@@ -45,6 +47,11 @@ pub enum Stop {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum TrainEvent {
+    /// A checkpoint that the run does not go on from, and why.
+    PassedOver {
+        path: PathBuf,
+        why: String,
+    },
     /// The plan, before the first step.
     Started {
         steps: u64,

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use super::batch::Example;
-use super::checkpoint::Fingerprint;
+use super::checkpoint::{Fingerprint, VERSION};
 use super::config::TrainConfig;
 use super::engine::Engine;
 use super::order::Order;
@@ -79,14 +79,9 @@ impl<'a> TrainJob<'a> {
         lens.max().unwrap_or(0)
     }
 
-    /// All that changes the bits of a run. How often it saves, validates for show, or holds rows is not in
-    /// it unless it changes the result. `numerics` are all ranks' [`Engine::numerics`].
-    pub(super) fn fingerprint(
-        &self,
-        engine: &dyn Engine,
-        numerics: &str,
-        adapter: &Adapter,
-    ) -> u64 {
+    /// All that changes the bits of a run, the build and the device included (`made_by`). How often it saves,
+    /// validates for show, or holds rows is not in it unless it changes the result.
+    pub(super) fn fingerprint(&self, engine: &dyn Engine, made_by: &str, adapter: &Adapter) -> u64 {
         let mut print = Fingerprint::new();
         let settings = TrainConfig {
             save_every: None,
@@ -94,7 +89,8 @@ impl<'a> TrainJob<'a> {
             ..self.config.clone()
         };
         print.add(format!("{settings:?} {:?} {:?}", adapter.config(), engine.config()).as_bytes());
-        print.add(numerics.as_bytes());
+        print.add(made_by.as_bytes());
+        print.add(&VERSION.to_le_bytes());
         for values in [engine.print(), adapter.values()] {
             print_values(values, &mut print);
         }
@@ -106,6 +102,13 @@ impl<'a> TrainJob<'a> {
         }
         print.finish()
     }
+}
+
+/// The build and the device of a run: `0.1.0, engine 1, on a CPU (x86_64)`. `numerics` are the engine's, or
+/// those of all ranks.
+pub(super) fn made_by(numerics: &str) -> String {
+    let (program, version) = (env!("CARGO_PKG_VERSION"), crate::ENGINE_VERSION);
+    format!("{program}, engine {version}, on {numerics}")
 }
 
 /// Many values, side by side: an adapter of a large model takes a second one by one.

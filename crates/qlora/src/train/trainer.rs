@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use super::adamw::{self, AdamW};
 use super::batch::{self, Example, Group};
-use super::checkpoint::{self, LoopState, Progress};
+use super::checkpoint::{self, LoopState, PassedOver, Progress};
 use super::engine::{Cpu, Engine, Work};
 use super::event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
-use super::job::TrainJob;
+use super::job::{TrainJob, made_by};
 use super::kept;
 use super::order::Order;
 use super::schedule;
@@ -30,8 +30,9 @@ use crate::nn::model::Model;
 ///
 /// # Errors
 /// [`Error::Config`] for settings or examples that cannot hold, [`Error::NonFinite`] at the step that
-/// breaks, with its rows; [`Error::Format`] for a checkpoint of another run; [`Error::Ranks`] where another
-/// rank fails; [`Error::Io`].
+/// breaks, with its rows; [`Error::Ranks`] where another rank fails; [`Error::Io`]. A checkpoint that is
+/// damaged, or of another run, build, device or number of ranks, is passed over and told
+/// ([`TrainEvent::PassedOver`]).
 pub fn train(
     model: &mut Model,
     adapter: &mut Adapter,
@@ -115,6 +116,7 @@ struct Run<'a> {
     order: Order<'a>,
     total: u64,
     progress: Progress,
+    passed_over: Vec<PassedOver>,
     /// Something has happened since the newest checkpoint.
     unsaved: bool,
 }
@@ -131,15 +133,17 @@ impl<'a> Run<'a> {
         if let Some(ranks) = together.ranks() {
             engine.join(ranks, adapter)?;
         }
-        let numerics = together.numerics(engine.numerics())?;
-        let fingerprint = job.fingerprint(engine, &numerics, adapter);
+        let made_by = made_by(&together.numerics(engine.numerics())?);
+        let fingerprint = job.fingerprint(engine, &made_by, adapter);
         together.agree("base, adapter, settings or examples", fingerprint)?;
         let len = adapter.values().len();
-        let folder = job.checkpoints.filter(|_| together.first());
-        let stored = folder.map(|dir| checkpoint::load(dir, fingerprint, len));
-        let stored = together.share(stored.transpose()?.flatten())?;
+        let (stored, passed_over) = match job.checkpoints.filter(|_| together.first()) {
+            Some(dir) => checkpoint::load(dir, fingerprint, len)?,
+            None => (None, Vec::new()),
+        };
+        let stored = together.share(stored)?;
         let progress = stored.unwrap_or_else(|| Progress {
-            state: LoopState::new(fingerprint),
+            state: LoopState::new(fingerprint, made_by),
             values: adapter.values().to_vec(),
             adam: AdamW::new(len),
             kept: Vec::new(),
@@ -155,10 +159,14 @@ impl<'a> Run<'a> {
             total: order.steps(),
             order,
             progress,
+            passed_over,
         })
     }
 
     fn announce(&self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+        for PassedOver { path, why } in self.passed_over.iter().cloned() {
+            sink(TrainEvent::PassedOver { path, why });
+        }
         let done = self.progress.state.done();
         let mut activation_bytes = 0;
         for step in done..self.total {

@@ -44,7 +44,8 @@ pub(super) struct Cloudflare<'a> {
 }
 
 impl<'a> Cloudflare<'a> {
-    /// Finds address, token and account; asks for the account when it is not given.
+    /// Finds address and account in the parameters, the token in the environment. Without an account
+    /// it asks the token for those it could be, to say what to write.
     pub(super) fn connect(
         http: &'a Http<'a>,
         environment: &Environment,
@@ -56,11 +57,7 @@ impl<'a> Cloudflare<'a> {
             } => (account.as_deref(), api_base.as_deref()),
             Target::Folder(_) => (None, None),
         };
-        let base = given_base
-            .or_else(|| environment.first(&["CLOUDFLARE_API_BASE_URL", "CF_API_BASE_URL"]))
-            .unwrap_or(API)
-            .trim_end_matches('/')
-            .to_owned();
+        let base = given_base.unwrap_or(API).trim_end_matches('/').to_owned();
         if !is_safe(&base) {
             return Err(UploadError::Insecure { base });
         }
@@ -70,20 +67,16 @@ impl<'a> Cloudflare<'a> {
                 what: "CLOUDFLARE_API_TOKEN",
                 mend: "make a token with `Workers AI - Read` and `Workers AI - Edit` at dash.cloudflare.com/profile/api-tokens, set it in the environment, and list it under `secrets`",
             })?;
-        let account = given_account
-            .or_else(|| environment.first(&["CLOUDFLARE_ACCOUNT_ID", "CF_ACCOUNT_ID"]))
-            .map(str::to_owned);
-        let mut service = Self {
+        let service = Self {
             http,
             token,
             base,
-            account: String::new(),
+            account: given_account.unwrap_or_default().to_owned(),
         };
-        service.account = match account {
-            Some(account) => account,
-            None => service.only_account()?,
-        };
-        Ok(service)
+        match given_account {
+            Some(_) => Ok(service),
+            None => Err(service.which_account()),
+        }
     }
 
     /// The run it works for.
@@ -96,38 +89,20 @@ impl<'a> Cloudflare<'a> {
         self.http.patience()
     }
 
-    /// The account of the token, when there is exactly one.
-    fn only_account(&self) -> Result<String, UploadError> {
-        const DOING: &str = "asking for the token's accounts";
+    /// What to write where no account is given: the accounts of the token, if it may list them.
+    fn which_account(&self) -> UploadError {
         let url = format!("{}/memberships?page=1", self.base);
-        let result = self.call(DOING, Request::get(url)).map_err(|error| match error {
-            // A token for Workers AI alone may not list memberships.
-            UploadError::Service { .. } => UploadError::NoCredentials {
-                what: "CLOUDFLARE_ACCOUNT_ID",
-                mend: "set it, or `account:` under `with`: the dashboard shows it beside every domain",
-            },
-            other => other,
-        })?;
-        let entries = result.as_array().map_or(&[][..], Vec::as_slice);
-        let accounts: Vec<_> = entries
-            .iter()
-            .filter_map(|entry| {
-                Some((
-                    entry["account"]["id"].as_str()?,
-                    entry["account"]["name"].as_str().unwrap_or("?"),
-                ))
-            })
-            .collect();
-        match accounts[..] {
-            [(id, _)] => Ok(id.to_owned()),
-            _ => Err(UploadError::SeveralAccounts {
-                count: accounts.len(),
-                names: accounts
-                    .iter()
-                    .map(|(id, name)| format!("{name} ({id})"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            }),
+        let listed = self.call("asking for the token's accounts", Request::get(url));
+        // A token for Workers AI alone may not list memberships.
+        let listed = listed.unwrap_or_default();
+        let entries = listed.as_array().map_or(&[][..], Vec::as_slice);
+        let account = |entry: &Value| {
+            let (id, name) = (&entry["account"]["id"], &entry["account"]["name"]);
+            let name = name.as_str().unwrap_or("?").to_owned();
+            Some((id.as_str()?.to_owned(), name))
+        };
+        UploadError::NoAccount {
+            accounts: entries.iter().filter_map(account).collect(),
         }
     }
 

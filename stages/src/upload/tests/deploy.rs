@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::server::{Service, State, Tune, parts, recorded, recorded_answer, refuse};
 use super::{ACCOUNT, MODEL, TOKEN, adapter, bench, config, given, made, mistral, run, run_in};
-use crate::contract::StageEvent;
+use crate::contract::{Stage as _, StageEvent};
 use crate::http::testing::{Bench, Say};
+use crate::upload::Upload;
 
 fn plain(service: &Service) -> Value {
     given(service.url(), json!({}))
@@ -403,43 +404,77 @@ fn credentials_are_asked_for_by_name() {
     )
     .expect_err("a wrong token");
     assert_eq!(error.code, "upload::auth");
-    let insecure = [
-        ("CLOUDFLARE_API_TOKEN", TOKEN),
-        ("CLOUDFLARE_API_BASE_URL", "http://api.example/client/v4"),
-    ];
-    let mut value = plain(&service);
-    value.as_object_mut().expect("a map").remove("api_base");
-    let error = run_in(&bench(), value, &insecure).expect_err("not encrypted");
+    let value = given("http://api.example", json!({}));
+    let error = run(&bench(), value).expect_err("not encrypted");
     assert_eq!(error.code, "upload::insecure-api");
 }
 
+/// Where to is in the file and in the key: an environment does not stand in, but the mend says what to
+/// write.
 #[test]
-fn the_only_account_of_a_token_is_found() {
+fn without_an_account_nothing_is_made_and_the_mend_names_the_tokens() {
     let service = Service::new(State::default());
-    let base = format!("{}/client/v4/", service.url());
     let mut value = plain(&service);
-    for name in ["account", "api_base"] {
-        value.as_object_mut().expect("a map").remove(name);
-    }
+    value.as_object_mut().expect("a map").remove("account");
     let variables = [
         ("CLOUDFLARE_API_TOKEN", TOKEN),
-        ("CLOUDFLARE_API_BASE_URL", &base),
+        ("CLOUDFLARE_ACCOUNT_ID", ACCOUNT),
+        (
+            "CLOUDFLARE_API_BASE_URL",
+            "https://elsewhere.example/client/v4",
+        ),
     ];
     let bench: Bench = bench();
-    run_in(&bench, value.clone(), &variables).expect("an upload");
-    assert_eq!(made(&bench, "receipt.json")["account"], ACCOUNT);
-    let two = json!([{"account": {"id": "a", "name": "A"}}, {"account": {"id": "b", "name": "B"}}]);
-    service.set(|state| {
-        state.moods.push((
-            "GET".to_owned(),
-            Say::json(200, &json!({"success": true, "result": two})),
-        ));
-    });
-    let error = run_in(&bench, value, &variables).expect_err("two accounts");
-    assert_eq!(error.code, "upload::which-account");
-    assert!(
-        error.message.ends_with("2 accounts: A (a), B (b)"),
-        "{}",
-        error.message
+    let told = || run_in(&bench, value.clone(), &variables).expect_err("no account");
+    let error = told();
+    assert_eq!(
+        (&*error.code, &*error.field),
+        ("upload::no-account", "with")
     );
+    assert_eq!(
+        error.mend,
+        format!("write `account: {ACCOUNT}` under `with`: the only account of the token (Stub)")
+    );
+    let memberships = |status, body: Value| {
+        service.set(|state| {
+            let answer = Say::json(status, &body);
+            state.moods.push(("GET".to_owned(), answer));
+        });
+    };
+    let two = json!([{"account": {"id": "a", "name": "A"}}, {"account": {"id": "b", "name": "B"}}]);
+    memberships(200, json!({"success": true, "result": two}));
+    assert_eq!(
+        told().mend,
+        "write `account:` under `with`, one of the token's: `a` (A), `b` (B)"
+    );
+    memberships(
+        403,
+        json!({"success": false, "errors": [{"code": 9109, "message": "no"}]}),
+    );
+    assert_eq!(told().mend, crate::upload::params::WRITE_ACCOUNT);
+    assert_eq!(service.count("POST", "finetunes"), 0, "nothing was made");
+    let elsewhere = service.server.seen().len();
+    assert!(
+        elsewhere >= 3,
+        "the address of the file was asked: {elsewhere}"
+    );
+}
+
+#[test]
+fn only_who_uploads_needs_an_account() {
+    let mut value = given("https://api.example", json!({}));
+    value.as_object_mut().expect("a map").remove("account");
+    let params = super::params(value);
+    let looked_at = crate::contract::Site::default();
+    assert_eq!(Upload.check(&params, &looked_at), []);
+    let acts = crate::contract::Site {
+        acts: true,
+        ..looked_at
+    };
+    let codes: Vec<_> = Upload
+        .check(&params, &acts)
+        .into_iter()
+        .map(|fault| fault.code)
+        .collect();
+    assert_eq!(codes, ["upload::no-account"]);
 }
