@@ -23,6 +23,7 @@ mod memory;
 mod pools;
 mod project;
 mod proxy;
+mod ranks;
 mod remote;
 mod resume;
 mod review;

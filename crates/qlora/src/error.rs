@@ -65,6 +65,9 @@ pub enum Error {
     /// A card does not give the memory that a plan counts on.
     #[error("{what}: the card is full")]
     OutOfMemory { what: String, mend: String },
+    /// Another process of a data-parallel run is gone, has stopped or does not fit.
+    #[error("{what}")]
+    Ranks { what: String, mend: String },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -85,6 +88,7 @@ impl Error {
             Self::Chat { .. } => "qlora::chat",
             Self::Device { .. } => "qlora::device",
             Self::OutOfMemory { .. } => "qlora::out-of-memory",
+            Self::Ranks { .. } => "qlora::ranks",
             Self::Cancelled => "qlora::cancelled",
         }
     }
@@ -97,7 +101,8 @@ impl Error {
             | Self::Config { mend, .. }
             | Self::Chat { mend, .. }
             | Self::Device { mend, .. }
-            | Self::OutOfMemory { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
+            | Self::OutOfMemory { mend, .. }
+            | Self::Ranks { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
             Self::Truncated { .. } => Some(Cow::Borrowed(
                 "delete the file and fetch it again: the download was interrupted",
             )),
@@ -140,6 +145,14 @@ impl Error {
     /// A [`Error::Device`] with both parts.
     pub fn device(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self::Device {
+            what: what.into(),
+            mend: mend.into(),
+        }
+    }
+
+    /// A [`Error::Ranks`] with both parts.
+    pub fn ranks(what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::Ranks {
             what: what.into(),
             mend: mend.into(),
         }

@@ -16,6 +16,7 @@ pub mod nf4;
 pub mod nn;
 mod ops;
 pub mod peft;
+pub mod ranks;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;

@@ -27,7 +27,7 @@ impl Job<'_> {
             });
         }
         let device = Device::open().map_err(|error| engine(&error))?;
-        ctx.log(format!("training on {}", device.info().numerics()));
+        self.tell_cards(&device.info().numerics(), ctx)?;
         let precision = Precision {
             element: Element::Bf16,
             quantization: self.quantization,
@@ -49,6 +49,22 @@ impl Job<'_> {
         })
         .map_err(|error| engine(&error))?;
         Ok((adapter, done))
+    }
+
+    /// Which card it is, or which ones they are.
+    fn tell_cards(&self, own: &str, ctx: &Context<'_>) -> Result<(), StageError> {
+        let Some(ranks) = self.training.ranks else {
+            ctx.log(format!("training on {own}"));
+            return Ok(());
+        };
+        let all = ranks
+            .gather(own.as_bytes())
+            .map_err(|error| engine(&error))?;
+        for (rank, card) in all.iter().enumerate() {
+            let card = String::from_utf8_lossy(card);
+            ctx.log(format!("rank {rank} trains on {card}"));
+        }
+        Ok(())
     }
 
     /// Longest row, or longest prompt with its answer.

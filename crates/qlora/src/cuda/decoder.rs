@@ -199,6 +199,7 @@ pub(super) fn backward(
             outside,
             None,
         );
+        exec.passed(layer);
     }
 }
 
@@ -254,12 +255,14 @@ pub(super) fn backward_prefix(
                 run.project_only(exec, layer, x, kept);
             }
             run.project_only_back(exec, layer, x, kept, dx, &scratch, received);
+            exec.passed(layer);
             continue;
         }
         if tape.keep != Keep::Everything {
             run.again(exec, layer, x, kept, None, tape.active);
         }
         run.backward(exec, layer, x, kept, dx, &scratch, None, Some(received));
+        exec.passed(layer);
     }
 }
 

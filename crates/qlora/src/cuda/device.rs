@@ -127,17 +127,22 @@ pub(super) struct Event(pub(super) sys::CUevent);
 impl Device {
     /// Whether a driver and a card are there at all.
     pub fn present() -> bool {
+        Self::count() > 0
+    }
+
+    /// How many cards this process sees.
+    pub fn count() -> usize {
         // SAFETY: only tries to load a library.
         if !unsafe { sys::is_culib_present() } {
-            return false;
+            return 0;
         }
         let mut count = 0;
         // SAFETY: both calls are allowed before any context exists.
-        unsafe {
+        let known = unsafe {
             sys::cuInit(0) == sys::CUresult::CUDA_SUCCESS
                 && sys::cuDeviceGetCount(&raw mut count) == sys::CUresult::CUDA_SUCCESS
-                && count > 0
-        }
+        };
+        if known { count as usize } else { 0 }
     }
 
     /// Opens the first card that `CUDA_VISIBLE_DEVICES` leaves.

@@ -12,16 +12,18 @@ use kernels::{Grid, Kernel};
 use super::base::Base;
 use super::decoder::{self, Contexts, Keep, Mover};
 use super::device::{Device, Pinned, full};
-use super::exec::Exec;
+use super::exec::{self, Exec};
 use super::generate::{Asked, How, Tuned};
 use super::head::{self, Labels};
 use super::layer::Run;
 use super::linear::{Scratch, SitePlan};
 use super::memory::{Region, Store};
 use super::pass::{Pass, Tokens};
+use super::reduce::Reducer;
 use super::refuse;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
+use crate::ranks::Collective;
 use crate::train::{AdamW, BatchLoss, Example, Group, StepPlan, Update, Work};
 
 #[cfg(test)]
@@ -66,6 +68,8 @@ pub struct CudaEngine {
     /// A step's block stays below what the card once refused.
     below: usize,
     refused: Vec<u64>,
+    /// Sums gradients with other ranks' cards.
+    reducer: Option<Reducer>,
 }
 
 /// Values per partial sum of the gradient's norm; as in adamw.cu.
@@ -107,7 +111,23 @@ impl CudaEngine {
             mover: None,
             below: usize::MAX,
             refused: Vec::new(),
+            reducer: None,
         })
+    }
+
+    /// Meets the ranks that gradients are summed with.
+    pub(crate) fn join(&mut self, ranks: &dyn Collective, adapter: &Adapter) -> Result<()> {
+        if self.reducer.is_none() {
+            let joined = Reducer::join(&self.base().device, adapter, self.grads, ranks)?;
+            self.reducer = Some(joined);
+        }
+        Ok(())
+    }
+
+    /// What decides the order in which ranks are summed.
+    pub(super) fn sums(&self) -> String {
+        let sums = self.reducer.as_ref().map(Reducer::numerics);
+        sums.map_or_else(String::new, |sums| format!(", {sums}"))
     }
 
     /// The base and its card.
@@ -181,6 +201,14 @@ impl CudaEngine {
 
     /// The gradient of the mean loss, left on the card; gives the loss and the gradient's norm.
     pub(crate) fn learn(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
+        let learned = self.gradient(work);
+        if let (Err(_), Some(reducer)) = (&learned, &mut self.reducer) {
+            reducer.give_up();
+        }
+        learned
+    }
+
+    fn gradient(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
         let plans = self.settle(work, true)?;
         let mut loss = BatchLoss::count(work.mean, work.examples, work.groups);
         let this = &*self;
@@ -189,12 +217,24 @@ impl CudaEngine {
         let losses = exec.floats(loss.labels as usize);
         exec.zero(this.grads);
         let mut at = 0;
-        let weight = Some(loss.over);
-        for (group, plan) in work.groups.iter().zip(&plans) {
-            this.group(&mut exec, work, group, plan, weight, losses, &mut at)?;
+        let weight = Some(work.over);
+        if let Some(reducer) = &this.reducer {
+            reducer.begin();
+        }
+        for (i, (group, plan)) in work.groups.iter().zip(&plans).enumerate() {
+            let last = i + 1 == plans.len();
+            this.group(&mut exec, work, group, plan, weight, last, losses, &mut at)?;
+        }
+        if let Some(reducer) = &this.reducer {
+            exec.go(|device| reducer.finish(device));
         }
         this.norm(&mut exec);
         exec.check()?;
+        if let (Some(reducer), Some(ranks)) = (&mut self.reducer, work.ranks) {
+            let base = self.held.as_ref().expect("given back only by value");
+            reducer.wait(&base.device, ranks)?;
+        }
+        let this = &*self;
         let mut norm = [0.0f64];
         this.base().device.download(this.norm, &mut norm)?;
         take_losses(&this.base().device, losses, &mut loss, work, &plans)?;
@@ -219,7 +259,7 @@ impl CudaEngine {
                 this.block.expect("reserved above"),
             );
             let losses = exec.floats(loss.labels as usize);
-            this.group(&mut exec, part, &groups[0], &plans[0], None, losses, &mut 0)?;
+            this.group(&mut exec, part, &groups[0], &plans[0], None, false, losses, &mut 0)?;
             exec.check()?;
             take_losses(&this.base().device, losses, &mut loss, part, &plans)?;
             total.add(loss);
@@ -272,6 +312,8 @@ impl CudaEngine {
     fn settle(&mut self, work: Work<'_>, learn: bool) -> Result<Vec<GroupPlan>> {
         loop {
             let (plans, peak) = self.plans(work, learn)?;
+            // A rank without rows still takes part in the sum.
+            let peak = peak.max(exec::LEAST);
             match self.reserve(work, &plans, peak) {
                 Err(Error::OutOfMemory { .. }) => {
                     self.stay_below(peak);
@@ -383,6 +425,7 @@ impl CudaEngine {
             group,
             plan,
             learn.then_some(1.0f64),
+            false,
             losses,
             &mut 0,
         )?;
@@ -439,20 +482,24 @@ impl CudaEngine {
         Ok(())
     }
 
-    fn group(
-        &self,
-        exec: &mut Exec<'_>,
+    /// One group; with the `last` one's last backward the step's gradient is complete.
+    fn group<'d>(
+        &'d self,
+        exec: &mut Exec<'d>,
         work: Work<'_>,
         group: &Group,
         plan: &GroupPlan,
         weight: Option<f64>,
+        last: bool,
         losses: Region,
         at: &mut usize,
     ) -> Result<()> {
         let mark = exec.arena.mark();
         let shared = &work.examples[group.members[0]].ids[..group.prefix];
+        let reducer = self.reducer.as_ref().filter(|_| last);
         if plan.micro.len() == 1 || group.prefix == 0 {
-            for members in &plan.micro {
+            for (i, members) in plan.micro.iter().enumerate() {
+                exec.reducer = reducer.filter(|_| i + 1 == plan.micro.len());
                 self.micro(
                     exec, work, group, members, plan.keep, shared, None, weight, losses, at,
                 )?;
@@ -486,6 +533,7 @@ impl CudaEngine {
             )?;
         }
         if weight.is_some() {
+            exec.reducer = reducer;
             decoder::backward_prefix(exec, &run, &tape, &contexts);
         }
         exec.arena.release(mark);

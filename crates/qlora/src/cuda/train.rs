@@ -6,6 +6,7 @@ use super::refuse;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
+use crate::ranks::Collective;
 use crate::train::{AdamW, BatchLoss, Engine, StepPlan, TrainConfig, Work};
 
 impl Engine for CudaEngine {
@@ -19,10 +20,15 @@ impl Engine for CudaEngine {
 
     fn numerics(&self) -> String {
         format!(
-            "{} {:?}",
+            "{} {:?}{}",
             self.base().device().info().numerics(),
-            self.base().element
+            self.base().element,
+            self.sums()
         )
+    }
+
+    fn join(&mut self, ranks: &dyn Collective, adapter: &Adapter) -> Result<()> {
+        CudaEngine::join(self, ranks, adapter)
     }
 
     fn weight_bytes(&self) -> u64 {

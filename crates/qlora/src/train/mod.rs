@@ -1,13 +1,14 @@
 //! Fine-tuning a LoRA adapter on a frozen decoder, from examples to a trained adapter.
 //!
 //! Promises: the same inputs give the same bits, at any number of threads, with or without a stop and a
-//! resume in between. The loss of a step is a mean over the whole batch, so neither
-//! micro-batches nor shared prefixes change it. It knows token ids; not text, templates or pipelines.
+//! resume in between. The loss of a step is a mean over the whole batch, so neither micro-batches nor shared
+//! prefixes nor the number of processes that train together change it but by the order of sums. It knows token ids; not text, templates or pipelines.
 
 mod adamw;
 mod batch;
 mod checkpoint;
 mod config;
+mod deal;
 mod engine;
 mod event;
 mod forecast;
@@ -18,6 +19,7 @@ mod order;
 mod plan;
 mod schedule;
 mod step;
+mod together;
 mod trainer;
 
 pub use batch::Example;

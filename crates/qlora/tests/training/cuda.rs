@@ -184,7 +184,7 @@ fn f32_training_is_peft_s() {
 }
 
 /// Rows behind one prefix of 21 ids times `scale`, one odd row among them.
-fn rows(scale: u32) -> Vec<Example> {
+pub(crate) fn rows(scale: u32) -> Vec<Example> {
     let ids = |seed: u32, count: u32| (0..count).map(move |i| 3 + (seed * 131 + i * 37) % 250);
     (0..9u32)
         .map(|i| {

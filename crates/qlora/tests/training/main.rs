@@ -13,6 +13,8 @@ mod cuda_full;
 #[cfg(feature = "cuda")]
 mod cuda_generate;
 #[cfg(feature = "cuda")]
+mod cuda_ranks;
+#[cfg(feature = "cuda")]
 mod cuda_steps;
 mod folder;
 mod heads;
