@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::project::Project;
 
 /// The worker beside the command, built if a partial build left it out.
-fn worker() -> &'static PathBuf {
+pub(crate) fn worker() -> &'static PathBuf {
     static WORKER: OnceLock<PathBuf> = OnceLock::new();
     WORKER.get_or_init(|| {
         let command = PathBuf::from(env!("CARGO_BIN_EXE_tunesmith"));

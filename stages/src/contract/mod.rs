@@ -4,6 +4,7 @@
 //! [`Context`]. Must not know: YAML, the store, other stages, the terminal.
 
 mod context;
+mod derived;
 mod error;
 mod event;
 mod fields;
@@ -11,6 +12,7 @@ mod refused;
 mod wire;
 
 pub use context::{Context, Outcome, Site};
+pub use derived::Derived;
 pub use error::{Fault, StageError};
 pub use event::StageEvent;
 pub use fields::{Field, FieldType, Params, canonical};
@@ -78,6 +80,12 @@ pub trait Stage: Sync {
     /// Everything that can be known to be wrong before any stage runs. `site` gives the
     /// local files among the inputs; it does no network I/O.
     fn check(&self, _params: &Params, _site: &Site) -> Vec<Fault> {
+        Vec::new()
+    }
+
+    /// What it reads of an input that is made of it and shared by every stage that wants the same:
+    /// made once, by whichever needs it first, and kept under a key of its own.
+    fn derives(&self, _params: &Params) -> Vec<Derived> {
         Vec::new()
     }
 

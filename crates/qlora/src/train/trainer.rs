@@ -39,7 +39,6 @@ pub fn train(
 ///
 /// # Errors
 /// As [`train`], and [`Error::Device`].
-#[cfg(feature = "cuda")]
 pub fn train_on_gpu(
     engine: &mut crate::cuda::CudaEngine,
     adapter: &mut Adapter,
