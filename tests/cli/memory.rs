@@ -52,20 +52,17 @@ fn project() -> Project {
         config[key] = value.into();
     }
     project.write("model/config.json", &config.to_string());
-    let rows: String = (0..12)
-        .map(|row| {
-            let words = "remember this word and that one ".repeat(5 + row);
-            format!(
-                concat!(
-                    r#"{{"id":"r{}","source":"hand","type":"negative","messages":["#,
-                    r#"{{"role":"user","content":"{}"}},{{"role":"assistant","content":"Gladly."}}]}}"#,
-                    "\n"
-                ),
-                row, words
-            )
+    let row = |row: usize| {
+        let words = "remember this word and that one ".repeat(5 + row);
+        let user = serde_json::json!({ "role": "user", "content": words });
+        let answer = serde_json::json!({ "role": "assistant", "content": "Gladly." });
+        serde_json::json!({
+            "id": format!("r{row}"), "source": "hand", "type": "negative", "messages": [user, answer]
         })
-        .collect();
-    project.write("rows.jsonl", &rows);
+        .to_string()
+    };
+    let rows: Vec<String> = (0..12).map(row).collect();
+    project.write("rows.jsonl", &(rows.join("\n") + "\n"));
     project
 }
 

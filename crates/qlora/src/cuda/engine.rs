@@ -27,6 +27,8 @@ use crate::ranks::Collective;
 use crate::train::{AdamW, BatchLoss, Example, Group, StepPlan, Update, Work};
 
 #[cfg(test)]
+mod fallback_tests;
+#[cfg(test)]
 mod tests;
 
 /// What the caller may settle; all else follows from shapes and the card.
@@ -259,7 +261,9 @@ impl CudaEngine {
                 this.block.expect("reserved above"),
             );
             let losses = exec.floats(loss.labels as usize);
-            this.group(&mut exec, part, &groups[0], &plans[0], None, false, losses, &mut 0)?;
+            this.group(
+                &mut exec, part, &groups[0], &plans[0], None, false, losses, &mut 0,
+            )?;
             exec.check()?;
             take_losses(&this.base().device, losses, &mut loss, part, &plans)?;
             total.add(loss);
@@ -720,7 +724,3 @@ impl Drop for CudaEngine {
         self.release();
     }
 }
-
-#[cfg(test)]
-#[path = "engine_tests.rs"]
-mod tests;

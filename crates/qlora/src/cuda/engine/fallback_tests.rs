@@ -57,8 +57,10 @@ fn with_work<T>(go: impl FnOnce(Work<'_>) -> T) -> T {
         groups: &groups,
         masks: None,
         mean: LossMean::Token,
+        over: BatchLoss::count(LossMean::Token, &rows, &groups).over,
         micro_batch: None,
         cancel: &AtomicBool::new(false),
+        ranks: None,
     })
 }
 
