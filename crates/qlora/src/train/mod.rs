@@ -30,7 +30,7 @@ pub(crate) use adamw::{AdamW, Update};
 pub(crate) use batch::Group;
 pub(crate) use engine::{Engine, Work};
 pub(crate) use step::BatchLoss;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
 pub(crate) use step::Masks;
 
 pub(crate) use batch::{common_prefix, group_by_prefix};
