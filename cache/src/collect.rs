@@ -85,6 +85,8 @@ impl Store {
         bounds: Bounds,
         needed: impl Fn(&Record) -> bool,
     ) -> Result<Collected, Error> {
+        // What waits for its place names blobs.
+        self.settle()?;
         let in_use = |_| Error::InUse {
             path: self.root.clone(),
         };
@@ -125,7 +127,7 @@ impl Store {
             self.changed_folder(if last { shard } else { &folder });
         }
         // From here on no power cut brings a record back.
-        self.sync_folders()?;
+        self.sync_names(&[], &self.alone())?;
         for blob in plan.blobs.iter().chain(&plan.quarantined) {
             gone(&blob.path, self.disk.remove_file(&blob.path))?;
         }

@@ -47,6 +47,7 @@ impl Witness for Small {
                 | Change::Rename(..)
                 | Change::SyncFile(_)
                 | Change::SyncFolder(_)
+                | Change::SyncAll(_)
         );
         if !needs_room {
             return act();

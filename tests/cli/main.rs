@@ -19,6 +19,7 @@ mod failures;
 mod fuzz;
 mod interrupt;
 mod json;
+mod memory;
 mod pools;
 mod project;
 mod proxy;

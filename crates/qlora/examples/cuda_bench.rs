@@ -141,7 +141,7 @@ fn run(base: Base, case: &Case, ranks: Option<&dyn Collective>) -> (Base, Outcom
     let mut adapter = Adapter::new(base.config(), &config).expect("the adapter fits");
     let options = Options {
         keep: case.keep,
-        memory: None,
+        ..Options::default()
     };
     let mut engine = CudaEngine::new(base, &adapter, options).expect("an engine");
     let settings = TrainConfig {

@@ -62,6 +62,9 @@ pub enum Error {
     /// A GPU, its driver or its libraries refuse.
     #[error("{what}")]
     Device { what: String, mend: String },
+    /// A card does not give the memory that a plan counts on.
+    #[error("{what}: the card is full")]
+    OutOfMemory { what: String, mend: String },
     /// Another process of a data-parallel run is gone, has stopped or does not fit.
     #[error("{what}")]
     Ranks { what: String, mend: String },
@@ -84,6 +87,7 @@ impl Error {
             Self::Config { .. } => "qlora::config",
             Self::Chat { .. } => "qlora::chat",
             Self::Device { .. } => "qlora::device",
+            Self::OutOfMemory { .. } => "qlora::out-of-memory",
             Self::Ranks { .. } => "qlora::ranks",
             Self::Cancelled => "qlora::cancelled",
         }
@@ -97,6 +101,7 @@ impl Error {
             | Self::Config { mend, .. }
             | Self::Chat { mend, .. }
             | Self::Device { mend, .. }
+            | Self::OutOfMemory { mend, .. }
             | Self::Ranks { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
             Self::Truncated { .. } => Some(Cow::Borrowed(
                 "delete the file and fetch it again: the download was interrupted",

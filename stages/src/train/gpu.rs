@@ -34,6 +34,13 @@ impl Job<'_> {
         };
         let base = cuda::Base::load(device, &self.base.files, precision, self.positions())
             .map_err(|error| engine(&error))?;
+        let direct = base.direct();
+        ctx.log(format!(
+            "base: {} MiB on the card, {} of them read straight from files in {:.2} s",
+            base.bytes() >> 20,
+            direct.bytes >> 20,
+            direct.seconds
+        ));
         let mut running =
             CudaEngine::new(base, &adapter, Options::default()).map_err(|error| engine(&error))?;
         let mut telling = Telling::new(ctx, self.base);

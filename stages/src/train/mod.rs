@@ -8,6 +8,7 @@ mod checks;
 mod crew;
 mod fields;
 mod gpu;
+pub mod memory;
 mod place;
 mod refused;
 mod report;

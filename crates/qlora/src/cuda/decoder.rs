@@ -10,6 +10,7 @@ use super::layer::{Kept, Run, context_of};
 use super::memory::Rows;
 use super::pass::Context;
 use crate::config::ModelConfig;
+use crate::train::Keeping;
 
 /// How much of the forward stays for the backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,16 @@ pub enum Keep {
     Offloaded,
     /// Nothing: there is no backward.
     Nothing,
+}
+
+impl From<Keep> for Keeping {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::Everything | Keep::Nothing => Self::Everything,
+            Keep::Inputs => Self::LayerInputs,
+            Keep::Offloaded => Self::Host,
+        }
+    }
 }
 
 /// Moves layer inputs between the card and the host.

@@ -11,7 +11,7 @@ use kernels::{Grid, Kernel};
 
 use super::base::Base;
 use super::decoder::{self, Contexts, Keep, Mover};
-use super::device::{Device, Pinned};
+use super::device::{Device, Pinned, full};
 use super::exec::{self, Exec};
 use super::generate::{Asked, How, Tuned};
 use super::head::{self, Labels};
@@ -24,8 +24,10 @@ use super::refuse;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
 use crate::ranks::Collective;
-use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
+use crate::train::{AdamW, BatchLoss, Example, Group, StepPlan, Update, Work};
 
+#[cfg(test)]
+mod fallback_tests;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,8 @@ pub struct Options {
     pub keep: Option<Keep>,
     /// Bytes of the card to use, instead of nearly all.
     pub memory: Option<usize>,
+    /// A step's block above so many bytes is refused, as by a card that others fill: for tests.
+    pub refuse_above: Option<usize>,
 }
 
 /// How one group runs.
@@ -63,6 +67,9 @@ pub struct CudaEngine {
     norm: Region,
     block: Option<Region>,
     mover: Option<Mover>,
+    /// A step's block stays below what the card once refused.
+    below: usize,
+    refused: Vec<u64>,
     /// Sums gradients with other ranks' cards.
     reducer: Option<Reducer>,
 }
@@ -104,6 +111,8 @@ impl CudaEngine {
             norm,
             block: None,
             mover: None,
+            below: usize::MAX,
+            refused: Vec::new(),
             reducer: None,
         })
     }
@@ -157,7 +166,18 @@ impl CudaEngine {
             .options
             .memory
             .unwrap_or_else(|| usable(&self.base().device));
-        all.saturating_sub(self.base().bytes() + self.store.bytes())
+        let left = all.saturating_sub(self.base().bytes() + self.store.bytes());
+        left.min(self.below.saturating_sub(1))
+    }
+
+    /// Keeps the plan below a block that was refused: by the card just now, or before a run was stopped.
+    pub(crate) fn stay_below(&mut self, bytes: usize) {
+        self.below = self.below.min(bytes);
+    }
+
+    /// What the card refused since this was last asked.
+    pub(crate) fn refused(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.refused)
     }
 
     /// Brings an adapter and its moments onto the card.
@@ -191,9 +211,7 @@ impl CudaEngine {
     }
 
     fn gradient(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
-        let (plans, peak) = self.plans(work, true)?;
-        // A rank without rows still takes part in the sum.
-        self.reserve(work, &plans, peak.max(exec::LEAST))?;
+        let plans = self.settle(work, true)?;
         let mut loss = BatchLoss::count(work.mean, work.examples, work.groups);
         let this = &*self;
         let block = this.block.expect("reserved above");
@@ -228,35 +246,27 @@ impl CudaEngine {
     /// The loss alone: no masks, nothing kept.
     pub(crate) fn judge(&mut self, work: Work<'_>) -> Result<BatchLoss> {
         let mut total = BatchLoss::default();
-        // One group at a time, a portion of its members each: a validation set has no bound.
-        for group in work.groups {
-            for members in portions(work.examples, group) {
-                let groups = [Group {
-                    members,
-                    ..group.clone()
-                }];
-                let part = Work {
-                    groups: &groups,
-                    masks: None,
-                    ..work
-                };
-                let (plans, peak) = self.plans(part, false)?;
-                self.reserve(part, &plans, peak)?;
-                let mut loss = BatchLoss::count(part.mean, part.examples, part.groups);
-                let this = &*self;
-                let mut exec = Exec::on(
-                    &this.base().device,
-                    this.base().element,
-                    this.block.expect("reserved above"),
-                );
-                let losses = exec.floats(loss.labels as usize);
-                this.group(
-                    &mut exec, part, &groups[0], &plans[0], None, false, losses, &mut 0,
-                )?;
-                exec.check()?;
-                take_losses(&this.base().device, losses, &mut loss, part, &plans)?;
-                total.add(loss);
-            }
+        for groups in parts(work) {
+            let part = Work {
+                groups: &groups,
+                masks: None,
+                ..work
+            };
+            let plans = self.settle(part, false)?;
+            let mut loss = BatchLoss::count(part.mean, part.examples, part.groups);
+            let this = &*self;
+            let mut exec = Exec::on(
+                &this.base().device,
+                this.base().element,
+                this.block.expect("reserved above"),
+            );
+            let losses = exec.floats(loss.labels as usize);
+            this.group(
+                &mut exec, part, &groups[0], &plans[0], None, false, losses, &mut 0,
+            )?;
+            exec.check()?;
+            take_losses(&this.base().device, losses, &mut loss, part, &plans)?;
+            total.add(loss);
         }
         Ok(total)
     }
@@ -302,6 +312,53 @@ impl CudaEngine {
         exec.launch(Kernel::GradientNorm, Grid::row(1, 256), &p);
     }
 
+    /// Plans, and takes what the plan needs; where the card refuses it, the next smaller plan.
+    fn settle(&mut self, work: Work<'_>, learn: bool) -> Result<Vec<GroupPlan>> {
+        loop {
+            let (plans, peak) = self.plans(work, learn)?;
+            // A rank without rows still takes part in the sum.
+            let peak = peak.max(exec::LEAST);
+            match self.reserve(work, &plans, peak) {
+                Err(Error::OutOfMemory { .. }) => {
+                    self.stay_below(peak);
+                    self.refused.push(peak as u64);
+                }
+                reserved => return reserved.map(|()| plans),
+            }
+        }
+    }
+
+    /// What [`CudaEngine::judge`] would take at a time.
+    pub(crate) fn judging(&self, work: Work<'_>) -> Result<usize> {
+        let mut most = 0;
+        for groups in parts(work) {
+            let part = Work {
+                groups: &groups,
+                masks: None,
+                ..work
+            };
+            most = most.max(self.plans(part, false)?.1);
+        }
+        Ok(most)
+    }
+
+    /// What a step would take, at most.
+    pub(crate) fn step_plan(&self, work: Work<'_>) -> Result<StepPlan> {
+        let (plans, peak) = self.plans(work, true)?;
+        let rows = plans.iter().flat_map(|p| p.micro.iter().map(Vec::len));
+        Ok(StepPlan {
+            bytes: peak as u64,
+            host_bytes: self.pinned(work, &plans) as u64,
+            keeping: plans
+                .iter()
+                .map(|p| p.keep.into())
+                .max()
+                .unwrap_or_default(),
+            rows: rows.max().unwrap_or(0),
+            passes: plans.iter().map(|p| p.micro.len()).max().unwrap_or(0),
+        })
+    }
+
     /// A plan for each group, and the bytes that the largest step takes.
     fn plans(&self, work: Work<'_>, learn: bool) -> Result<(Vec<GroupPlan>, usize)> {
         let mut peak = 0;
@@ -339,8 +396,12 @@ impl CudaEngine {
                 }
             }
             if size == 1 {
+                let why = match self.below {
+                    usize::MAX => String::new(),
+                    refused => format!(", which refused {} MiB", refused >> 20),
+                };
                 let what = format!(
-                    "one row of `{}` does not fit on {}",
+                    "one row of `{}` does not fit on {}{why}",
                     work.examples[group.members[0]].id,
                     self.base().device.info().name
                 );
@@ -375,8 +436,30 @@ impl CudaEngine {
         Ok(exec.arena.peak())
     }
 
+    /// Bytes of host memory that the layer inputs of these plans take.
+    fn pinned(&self, work: Work<'_>, plans: &[GroupPlan]) -> usize {
+        let offloaded = work.groups.iter().zip(plans);
+        let offloaded = offloaded.filter(|(_, p)| p.keep == Keep::Offloaded);
+        let tokens = offloaded.flat_map(|(group, plan)| {
+            let joint = if plan.micro.len() == 1 {
+                group.prefix
+            } else {
+                0
+            };
+            plan.micro.iter().map(move |m| {
+                joint
+                    + m.iter()
+                        .map(|i| work.examples[*i].read() - group.prefix)
+                        .sum::<usize>()
+            })
+        });
+        let config = &self.base().config;
+        tokens.max().unwrap_or(0) * config.hidden * self.base().element.size() * config.layers
+    }
+
     /// Makes sure that block and host memory are large enough; only grows.
     fn reserve(&mut self, work: Work<'_>, plans: &[GroupPlan], peak: usize) -> Result<()> {
+        let pinned = self.pinned(work, plans);
         let base = self.held.as_ref().expect("given back only by value");
         let device = &base.device;
         device.bind()?;
@@ -384,34 +467,16 @@ impl CudaEngine {
             if let Some(old) = self.block.take() {
                 device.free(old);
             }
+            if self.options.refuse_above.is_some_and(|most| peak > most) {
+                return Err(full("a step's block"));
+            }
             self.block = Some(device.allocate(peak)?);
         }
-        let tokens = work
-            .groups
-            .iter()
-            .zip(plans)
-            .filter(|(_, p)| p.keep == Keep::Offloaded)
-            .flat_map(|(group, plan)| {
-                let joint = if plan.micro.len() == 1 {
-                    group.prefix
-                } else {
-                    0
-                };
-                plan.micro.iter().map(move |m| {
-                    joint
-                        + m.iter()
-                            .map(|i| work.examples[*i].read() - group.prefix)
-                            .sum::<usize>()
-                })
-            });
-        let config = &base.config;
-        let pinned =
-            tokens.max().unwrap_or(0) * config.hidden * base.element.size() * config.layers;
         if pinned > self.mover.as_ref().map_or(0, |m| m.pinned.bytes) {
             self.mover = None;
             let two = || -> Result<_> { Ok([device.event()?, device.event()?]) };
             self.mover = Some(Mover {
-                pinned: Pinned::new(pinned)?,
+                pinned: Pinned::new(device, pinned)?,
                 written: two()?,
                 out: two()?,
                 free: two()?,
@@ -575,11 +640,6 @@ impl CudaEngine {
         self.block = block;
         answers
     }
-
-    /// Bytes that the steps over these groups will take at most.
-    pub(crate) fn planned(&self, work: Work<'_>) -> Result<usize> {
-        Ok(self.plans(work, true)?.1)
-    }
 }
 
 /// Refuses an adapter that this base cannot carry on a card.
@@ -600,6 +660,21 @@ pub(super) fn fits(base: &Base, adapter: &Adapter) -> Result<()> {
 pub(super) fn usable(device: &Device) -> usize {
     let card = device.info().memory;
     card - card / 16 - (512 << 20)
+}
+
+/// What is judged at a time: one group, a portion of its members. A validation set has no bound.
+fn parts(work: Work<'_>) -> impl Iterator<Item = [Group; 1]> {
+    work.groups.iter().flat_map(move |group| {
+        portions(work.examples, group)
+            .into_iter()
+            .map(|members| {
+                [Group {
+                    members,
+                    ..group.clone()
+                }]
+            })
+            .collect::<Vec<_>>()
+    })
 }
 
 /// Members of a validation group, few enough at a time.

@@ -7,6 +7,7 @@ use super::adamw::{self, AdamW};
 use super::batch::{Example, Group};
 use super::config::{LossMean, TrainConfig};
 use super::memory::Budget;
+use super::plan::StepPlan;
 use super::step::{BatchLoss, Masks, Runner};
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -57,8 +58,18 @@ pub(crate) trait Engine {
         longest: usize,
         config: &TrainConfig,
     ) -> Result<()>;
-    /// Most bytes of activations at a time for a step over these groups.
-    fn activation_bytes(&self, work: Work<'_>) -> Result<u64>;
+    /// How a step over these groups runs.
+    fn plan(&self, work: Work<'_>) -> Result<StepPlan>;
+    /// Bytes that a judgement over these groups takes at a time.
+    fn judging_bytes(&self, _work: Work<'_>) -> Result<u64> {
+        Ok(0)
+    }
+    /// Bytes that a card refused since this was last asked; it runs by smaller plans since.
+    fn refused(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
+    /// Plans below what a card refused before the run was stopped.
+    fn stay_below(&mut self, _bytes: u64) {}
     /// The gradient of the batch's mean loss, of all ranks; gives the loss of these groups and the gradient's norm.
     fn learn(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)>;
     /// One optimizer step from that gradient, scaled by `factor`.
@@ -168,12 +179,15 @@ impl Engine for Cpu<'_> {
         self.model.attach(adapter)
     }
 
-    fn activation_bytes(&self, work: Work<'_>) -> Result<u64> {
+    fn plan(&self, work: Work<'_>) -> Result<StepPlan> {
         let peaks = work
             .groups
             .iter()
             .map(|g| self.budget().peak(work.examples, g));
-        Ok(peaks.max().unwrap_or(0))
+        Ok(StepPlan {
+            bytes: peaks.max().unwrap_or(0),
+            ..StepPlan::default()
+        })
     }
 
     fn learn(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)> {

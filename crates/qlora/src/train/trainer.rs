@@ -9,9 +9,11 @@ use super::batch::{self, Example, Group};
 use super::checkpoint::{self, LoopState, PassedOver, Progress};
 use super::engine::{Cpu, Engine, Work};
 use super::event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
+use super::forecast;
 use super::job::{TrainJob, made_by};
 use super::kept;
 use super::order::Order;
+use super::plan::Fallback;
 use super::schedule;
 use super::step::{BatchLoss, Masks};
 use super::together::Together;
@@ -150,6 +152,9 @@ impl<'a> Run<'a> {
         });
         adapter.values_mut().copy_from_slice(&progress.values);
         engine.begin(adapter, &progress.adam, job.longest(), config)?;
+        if let Some(fallback) = progress.state.fallbacks.last() {
+            engine.stay_below(fallback.refused);
+        }
         Ok(Self {
             unsaved: false,
             together,
@@ -168,13 +173,7 @@ impl<'a> Run<'a> {
             sink(TrainEvent::PassedOver { path, why });
         }
         let done = self.progress.state.done();
-        let mut activation_bytes = 0;
-        for step in done..self.total {
-            let batch = self.batch(step);
-            let work = self.work(&batch, self.masks(step));
-            let peak = self.engine.activation_bytes(work)?;
-            activation_bytes = peak.max(activation_bytes);
-        }
+        let plan = forecast::most(self.engine, self.adapter, self.job, self.together, done)?;
         let values = self.adapter.values().len() as u64;
         sink(TrainEvent::Started {
             steps: self.total,
@@ -185,7 +184,8 @@ impl<'a> Run<'a> {
             weight_bytes: self.engine.weight_bytes(),
             // Values, their copy beside the weights, gradient and two moments.
             adapter_bytes: 5 * 4 * values,
-            activation_bytes,
+            activation_bytes: plan.bytes,
+            plan,
         });
         Ok(())
     }
@@ -257,12 +257,7 @@ impl<'a> Run<'a> {
     }
 
     fn masks(&self, step: u64) -> Option<Masks> {
-        let rate = self.adapter.config().dropout;
-        (rate > 0.0).then_some(Masks {
-            rate,
-            seed: self.job.config.seed,
-            step,
-        })
+        forecast::masks(self.adapter, self.job, step)
     }
 
     fn one_step(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
@@ -271,6 +266,16 @@ impl<'a> Run<'a> {
         let batch = self.batch(step);
         let work = self.work(&batch, self.masks(step));
         let (loss, norm) = self.engine.learn(self.adapter, work)?;
+        if let Some(refused) = self.engine.refused().into_iter().min() {
+            let plan = self.engine.plan(work)?;
+            let fallback = Fallback {
+                step: step + 1,
+                refused,
+                plan,
+            };
+            self.progress.state.fallbacks.push(fallback);
+            sink(TrainEvent::Fallback(fallback));
+        }
         let loss = self.together.add_up(loss, batch.counted, norm)?;
         self.check_finite(step, &loss, norm)?;
         let lr = schedule::rate(self.job.config, step, self.total);
@@ -418,6 +423,7 @@ impl<'a> Run<'a> {
             best: state.best,
             stop,
             returned_step,
+            fallbacks: state.fallbacks,
             kept: kept.into_iter().take(self.job.config.keep).collect(),
         })
     }

@@ -97,7 +97,11 @@ fn on_gpu(
     keep: Option<Keep>,
 ) -> (Base, Adapter, TrainReport) {
     let mut adapter = start.clone();
-    let mut engine = CudaEngine::new(base, &adapter, Options { keep, memory: None }).unwrap();
+    let options = Options {
+        keep,
+        ..Options::default()
+    };
+    let mut engine = CudaEngine::new(base, &adapter, options).unwrap();
     let report = train_on_gpu(
         &mut engine,
         &mut adapter,

@@ -137,7 +137,7 @@ fn train_here(
     let mut adapter = start.clone();
     let options = Options {
         keep: Some(case.keep),
-        memory: None,
+        ..Options::default()
     };
     let mut engine = CudaEngine::new(base, &adapter, options).unwrap();
     let config = TrainConfig {

@@ -3,10 +3,13 @@
 
 mod architectures;
 mod autograd;
+mod candle_models;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_base;
+#[cfg(feature = "cuda")]
+mod cuda_full;
 #[cfg(feature = "cuda")]
 mod cuda_generate;
 #[cfg(feature = "cuda")]
@@ -16,6 +19,7 @@ mod cuda_steps;
 mod folder;
 mod heads;
 mod merged;
+mod paper;
 mod peft_options;
 mod peft_refs;
 mod smollm2;
