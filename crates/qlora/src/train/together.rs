@@ -82,9 +82,15 @@ impl<'a> Together<'a> {
     }
 
     /// The loss of a whole batch from what each rank lost on its rows. `whole` counts the batch.
-    pub(super) fn add_up(self, own: BatchLoss, whole: BatchLoss, norm: f64) -> Result<BatchLoss> {
+    pub(super) fn add_up(
+        self,
+        own: BatchLoss,
+        whole: BatchLoss,
+        norm: f64,
+        refused: Option<u64>,
+    ) -> Result<(BatchLoss, Option<u64>)> {
         let Some(ranks) = self.0 else {
-            return Ok(own);
+            return Ok((own, refused));
         };
         let mut said = Vec::from(own.sum.to_le_bytes());
         said.extend(norm.to_bits().to_le_bytes());
