@@ -267,7 +267,9 @@ impl<'a> Run<'a> {
         let work = self.work(&batch, self.masks(step));
         let (loss, norm) = self.engine.learn(self.adapter, work)?;
         let refused = self.engine.refused().into_iter().min();
-        let (loss, refused) = self.together.add_up(loss, batch.counted, norm, refused)?;
+        let (loss, refused) = self
+            .together
+            .add_up(loss, batch.counted.clone(), norm, refused)?;
         if let Some(refused) = refused {
             self.engine.stay_below(refused);
             let plan = self.engine.plan(work)?;
