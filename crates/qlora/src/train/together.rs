@@ -81,31 +81,41 @@ impl<'a> Together<'a> {
         Ok((!told.is_empty()).then(|| unpack(&told)))
     }
 
-    /// The loss of a whole batch from what each rank lost on its rows. `whole` counts the batch.
-    pub(super) fn add_up(self, own: BatchLoss, whole: BatchLoss, norm: f64) -> Result<BatchLoss> {
+    /// The loss of a whole batch from what each rank lost on its rows, and the least that any rank's card
+    /// `refused`: all plan below it from here on, so that a run that goes on needs to know no more. `whole`
+    /// counts the batch.
+    pub(super) fn add_up(
+        self,
+        own: BatchLoss,
+        whole: BatchLoss,
+        norm: f64,
+        refused: Option<u64>,
+    ) -> Result<(BatchLoss, Option<u64>)> {
         let Some(ranks) = self.0 else {
-            return Ok(own);
+            return Ok((own, refused));
         };
         let mut said = Vec::from(own.sum.to_le_bytes());
         said.extend(norm.to_bits().to_le_bytes());
+        said.extend(refused.unwrap_or(u64::MAX).to_le_bytes());
         for row in &own.broken {
             said.extend((*row as u64).to_le_bytes());
         }
-        let mut all = whole;
+        let (mut all, mut least) = (whole, u64::MAX);
         for (rank, said) in ranks.gather(&said)?.iter().enumerate() {
             let (words, _) = said.as_chunks::<8>();
             let word = |at: usize| u64::from_le_bytes(words[at]);
-            if words.len() < 2 {
+            if words.len() < 3 {
                 return Err(apart(rank, "step"));
             }
             all.sum += f64::from_bits(word(0));
             if word(1) != norm.to_bits() {
                 return Err(apart(rank, "gradient"));
             }
+            least = least.min(word(2));
             all.broken
-                .extend((2..words.len()).map(|at| word(at) as usize));
+                .extend((3..words.len()).map(|at| word(at) as usize));
         }
-        Ok(all)
+        Ok((all, (least != u64::MAX).then_some(least)))
     }
 }
 

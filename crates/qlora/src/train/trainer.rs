@@ -266,7 +266,12 @@ impl<'a> Run<'a> {
         let batch = self.batch(step);
         let work = self.work(&batch, self.masks(step));
         let (loss, norm) = self.engine.learn(self.adapter, work)?;
-        if let Some(refused) = self.engine.refused().into_iter().min() {
+        let refused = self.engine.refused().into_iter().min();
+        let (loss, refused) = self
+            .together
+            .add_up(loss, batch.counted.clone(), norm, refused)?;
+        if let Some(refused) = refused {
+            self.engine.stay_below(refused);
             let plan = self.engine.plan(work)?;
             let fallback = Fallback {
                 step: step + 1,
@@ -276,7 +281,6 @@ impl<'a> Run<'a> {
             self.progress.state.fallbacks.push(fallback);
             sink(TrainEvent::Fallback(fallback));
         }
-        let loss = self.together.add_up(loss, batch.counted, norm)?;
         self.check_finite(step, &loss, norm)?;
         let lr = schedule::rate(self.job.config, step, self.total);
         let factor = adamw::clip_factor(norm, self.job.config.clip);
@@ -332,7 +336,7 @@ impl<'a> Run<'a> {
         let batch = self.dealt(self.job.val, &everything);
         let work = self.work(&batch, None);
         let loss = self.engine.judge(self.adapter, work)?;
-        let loss = self.together.add_up(loss, batch.counted, 0.0)?;
+        let (loss, _) = self.together.add_up(loss, batch.counted, 0.0, None)?;
         let state = &mut self.progress.state;
         let record = Validation {
             step: state.done(),

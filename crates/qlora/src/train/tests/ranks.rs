@@ -10,6 +10,7 @@ use super::*;
 use crate::ranks::{Collective, local};
 use crate::train::deal;
 use crate::train::engine::{Cpu, Engine, Work};
+use crate::train::together::Together;
 
 const SOON: Duration = Duration::from_mins(1);
 
@@ -238,6 +239,26 @@ fn ranks_that_were_given_other_things_are_told_apart() {
             error.contains("rank 1 has another base, adapter, settings or examples than rank 0"),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn what_one_card_refuses_all_plan_below() {
+    for (refused, want) in [
+        ([None, None, None], None),
+        ([None, Some(9), Some(7)], Some(7)),
+    ] {
+        let heard = each(3, |ranks| {
+            let nothing = || BatchLoss::count(LossMean::Token, &[], &[]);
+            let mut own = nothing();
+            own.sum = 1.5;
+            let together = Together::new(Some(ranks));
+            let (all, least) = together
+                .add_up(own, nothing(), 2.0, refused[ranks.rank()])
+                .unwrap();
+            (all.sum, least)
+        });
+        assert_eq!(heard, [(4.5, want); 3]);
     }
 }
 
