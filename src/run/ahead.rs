@@ -35,7 +35,8 @@ pub(super) fn beside<T>(
     work: impl FnOnce() -> T,
 ) -> (T, Ahead) {
     let lock = || Lock::load(&folder.join(lock::FILE_NAME));
-    let size = Index::path(home).metadata().map_or(0, |found| found.len());
+    let index = Index::place(home, None);
+    let size = index.metadata().map_or(0, |found| found.len());
     if size < WORTH_IT {
         let done = work();
         let ahead = Ahead {
@@ -50,7 +51,7 @@ pub(super) fn beside<T>(
             Some(profile) => Some(Last::load(home, profile)),
             None => Last::newest(home),
         });
-        let others = scope.spawn(|| (lock(), Index::read(home)));
+        let others = scope.spawn(|| (lock(), Index::read(&index)));
         let done = work();
         let (lock, index) = others.join().expect("bug: reading ahead panicked");
         let ahead = Ahead {

@@ -5,7 +5,7 @@
 //! that nothing names; a second process waits for the first one's result; inputs that were
 //! read in place are looked at again before the result counts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cache::{KeyLock, Made, Record};
@@ -55,7 +55,8 @@ async fn one(
     voice: &Voice,
     mut stop: watch::Receiver<Stop>,
 ) -> Result<Performed, Failure> {
-    let (_lock, waited) = lock(job, voice, &mut stop).await?;
+    let (lock, waited) = lock(job, voice, &mut stop).await?;
+    let lock = Arc::new(Mutex::new(lock));
     if (waited || !job.forced)
         && let Some(record) = already(job)?
     {
@@ -70,7 +71,7 @@ async fn one(
             reasons: job.reasons.clone(),
         });
         let began = Instant::now();
-        let error = match tried(job, &held, voice, attempt, stop.clone()).await {
+        let error = match tried(job, &lock, &held, voice, attempt, stop.clone()).await {
             Ok(record) => return Ok(Performed::Made(record)),
             Err(Failure::Cancelled) => return Err(Failure::Cancelled),
             Err(Failure::Error(error, _)) => error,
@@ -138,6 +139,7 @@ fn already(job: &Job) -> Result<Option<Record>, Failure> {
 /// One try.
 async fn tried(
     job: &Arc<Job>,
+    lock: &Arc<Mutex<KeyLock>>,
     held: &Held,
     voice: &Voice,
     attempt: u32,
@@ -161,7 +163,12 @@ async fn tried(
         stage: job.spec().id.clone(),
         ..Made::default()
     };
-    let record = blocking(job, move |job| collect(job, &prepared, outcome, made)).await?;
+    let lock = Arc::clone(lock);
+    let taken = move |job: &Job| {
+        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        collect(job, &mut lock, &prepared, outcome, made)
+    };
+    let record = blocking(job, taken).await?;
     show(job, &record, voice).await;
     Ok(record)
 }
@@ -296,6 +303,7 @@ fn judge(
 /// Takes the outputs into the store and commits the record. Blocks.
 fn collect(
     job: &Job,
+    lock: &mut KeyLock,
     prepared: &Prepared,
     mut outcome: Outcome,
     mut made: Made,
@@ -338,12 +346,30 @@ fn collect(
             return Err(changed(path));
         }
     }
-    job.store.commit(&record).map_err(|error| stored(&error))?;
+    let store = &job.store;
+    // Whoever was frozen for long may find that what it stored was collected.
+    let mine = store.still_mine(&job.key, lock);
+    let whole = mine.and_then(|stayed| Ok(stayed || store.present(&record)?));
+    if !whole.map_err(|error| stored(&error))? {
+        return Err(frozen(job));
+    }
+    store.commit(&record).map_err(|error| stored(&error))?;
     // The result is there: what was kept for resuming is of no more use.
     if !job.pipeline.checkpoints.keep {
         checkpoints::drop_of(job);
     }
     Ok(record)
+}
+
+/// This process stood still for so long that another collected what it had stored.
+fn frozen(job: &Job) -> StageError {
+    let text = "this process stood still for too long, and what it had stored is gone";
+    let error = StageError::new(
+        "run::frozen",
+        format!("`{}`: {text}", job.spec().id),
+        "run again",
+    );
+    error.retryable()
 }
 
 fn missing(job: &Job, prepared: &Prepared, name: &str, path: &std::path::Path) -> StageError {
