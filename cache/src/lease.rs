@@ -247,7 +247,7 @@ impl takeover::Names for Inside {
         };
         self.disk.write(&file, path, bytes)?;
         // To the server: until then others may see an empty file, which stands still like any other.
-        file.sync_all()?;
+        self.disk.sync_file(&file, path)?;
         Ok(true)
     }
 

@@ -113,6 +113,6 @@ impl One {
         self.disk
             .overwrite(&self.file, path, &self.content.bytes())?;
         // To the server, where others see it.
-        self.file.sync_data()
+        self.disk.sync_file(&self.file, path)
     }
 }
