@@ -159,7 +159,7 @@ impl Leases {
 
     /// Whether the lease at `path` is held through here.
     pub(crate) fn owns(&self, path: &Path) -> bool {
-        self.0.beating.last(path).is_some()
+        self.0.beating.holds(path)
     }
 
     /// From one look to the next.
@@ -198,7 +198,7 @@ impl Lease {
     /// Whether its last beat is recent enough to count on it.
     pub(crate) fn is_fresh(&self) -> bool {
         let inside = &self.leases.0;
-        let beaten = inside.beating.last(&self.path);
+        let beaten = inside.beating.last(&self.id);
         beaten.is_some_and(|last| now().saturating_sub(last) < inside.pace.trust())
     }
 
@@ -216,12 +216,19 @@ impl Lease {
             path: self.path.clone(),
         })
     }
+
+    /// After a freeze: takes up beating again, if nobody took it over meanwhile.
+    pub(crate) fn renew(&self) -> Result<(), Error> {
+        let revived = self.leases.0.beating.revive(&self.id);
+        revived.map_err(Error::io("lock", &self.path))?;
+        self.check()
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let inside = &self.leases.0;
-        inside.beating.remove(&self.path);
+        inside.beating.remove(&self.id);
         let number = inside.next.fetch_add(1, Ordering::Relaxed);
         let aside = takeover::aside(&self.path, &inside.owner.id, number);
         let mine = |found: &[u8]| Content::parse(found).is_some_and(|found| found.id == self.id);

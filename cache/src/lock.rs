@@ -115,6 +115,14 @@ impl KeyLock {
         }
     }
 
+    /// After a freeze: holds it again, if nobody took it over meanwhile.
+    pub(crate) fn renew(&self) -> Result<(), Error> {
+        match &self.0 {
+            Held::File(_) => Ok(()),
+            Held::Lease(lease) => lease.renew(),
+        }
+    }
+
     /// Whether its beats came in time; looks at nothing but the clock.
     pub(crate) fn is_fresh(&self) -> bool {
         match &self.0 {

@@ -256,10 +256,13 @@ impl Store {
     /// [`Error::LeaseLost`] where another holds the lock by now.
     pub fn still_mine(&self, key: &Digest, held: &mut KeyLock) -> Result<bool, Error> {
         let stayed = self.presence.renew()?;
-        let Err(lost) = held.check() else {
+        if held.check().is_ok() {
             return Ok(stayed);
-        };
-        *held = self.try_lock(key)?.ok_or(lost)?;
+        }
+        if let Err(lost) = held.renew() {
+            // Free again, perhaps: another had it and is done.
+            *held = self.try_lock(key)?.ok_or(lost)?;
+        }
         Ok(false)
     }
 

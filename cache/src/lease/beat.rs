@@ -24,13 +24,15 @@ pub(super) struct Beating {
 
 #[derive(Debug, Default)]
 struct Held {
-    leases: BTreeMap<PathBuf, One>,
+    /// By their ids: a name may be lost and taken again.
+    leases: BTreeMap<String, One>,
     /// Whether the thread runs.
     runs: bool,
 }
 
 #[derive(Debug)]
 struct One {
+    path: PathBuf,
     file: File,
     content: Content,
     /// When the last beat was made.
@@ -61,13 +63,15 @@ impl Beating {
     /// Beats for the lease at `path` from now on, which was just taken.
     pub(super) fn add(&self, path: &Path, file: File, content: Content, disk: &Disk) {
         let mut held = lock(&self.held);
+        let id = content.id.clone();
         let one = One {
+            path: path.to_owned(),
             file,
             content,
             last: now(),
             disk: disk.clone(),
         };
-        held.leases.insert(path.to_owned(), one);
+        held.leases.insert(id, one);
         if !std::mem::replace(&mut held.runs, true) {
             let (held, pace) = (Arc::downgrade(&self.held), self.pace);
             std::thread::spawn(move || run(&held, pace));
@@ -75,13 +79,27 @@ impl Beating {
     }
 
     /// Beats no more.
-    pub(super) fn remove(&self, path: &Path) {
-        lock(&self.held).leases.remove(path);
+    pub(super) fn remove(&self, id: &str) {
+        lock(&self.held).leases.remove(id);
     }
 
-    /// When the last beat for `path` was made.
-    pub(super) fn last(&self, path: &Path) -> Option<Duration> {
-        lock(&self.held).leases.get(path).map(|one| one.last)
+    /// Beats for a lease that did not for too long. Whether it is still one's own is looked at after: who
+    /// is about to take it over sees the beat, or has it already.
+    pub(super) fn revive(&self, id: &str) -> io::Result<()> {
+        match lock(&self.held).leases.get_mut(id) {
+            Some(one) => one.beat(),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether any lease at `path` beats through here.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        lock(&self.held).leases.values().any(|one| one.path == path)
+    }
+
+    /// When the last beat was made.
+    pub(super) fn last(&self, id: &str) -> Option<Duration> {
+        lock(&self.held).leases.get(id).map(|one| one.last)
     }
 }
 
@@ -99,20 +117,23 @@ fn run(held: &Weak<Mutex<Held>>, pace: Pace) {
             held.runs = false;
             return;
         }
-        for (path, one) in &mut held.leases {
-            if now().saturating_sub(one.last) < pace.trust() && one.beat(path).is_ok() {
-                one.last = now();
+        for one in held.leases.values_mut() {
+            if now().saturating_sub(one.last) < pace.trust() {
+                // One that fails is followed by others, as long as there is time.
+                let _late = one.beat();
             }
         }
     }
 }
 
 impl One {
-    fn beat(&mut self, path: &Path) -> io::Result<()> {
+    fn beat(&mut self) -> io::Result<()> {
         self.content.beat();
-        self.disk
-            .overwrite(&self.file, path, &self.content.bytes())?;
+        let bytes = self.content.bytes();
+        self.disk.overwrite(&self.file, &self.path, &bytes)?;
         // To the server, where others see it.
-        self.disk.sync_file(&self.file, path)
+        self.disk.sync_file(&self.file, &self.path)?;
+        self.last = now();
+        Ok(())
     }
 }
