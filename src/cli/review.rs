@@ -131,9 +131,8 @@ impl Desk<'_> {
         if choice != Choice::Edit {
             return self.decide(stage, row, choice, None);
         }
-        let waiting = self.reviews.queues.iter().flat_map(|queue| &queue.rows);
-        let waiting = waiting.filter(|waiting| waiting.row == row).cloned().next();
-        let Some(waiting) = waiting else {
+        let mut waiting = self.reviews.queues.iter().flat_map(|queue| &queue.rows);
+        let Some(waiting) = waiting.find(|waiting| waiting.row == row).cloned() else {
             let cause = format!("`{row}` is decided about: only a row that waits is edited");
             let mend = "remove its line from the file of decisions first";
             return Err(Trouble::new(Exit::Config, "review::row", cause, mend));

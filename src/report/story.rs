@@ -179,13 +179,7 @@ impl Story {
                 let files = units::count(*paths, "path");
                 vec![self.paint.dim(&format!("watching {files}; Ctrl-C ends it"))]
             }
-            Event::StagePeople {
-                stage, rows, file, ..
-            } => {
-                self.running.remove(stage);
-                let text = self.paint.yellow(&waits_for_people(*rows, file));
-                vec![self.row(stage, &text)]
-            }
+            Event::StagePeople { .. } => self.people(&told.event),
             Event::StageSkipped { stage, because } => {
                 self.running.remove(stage);
                 vec![self.row(stage, &self.paint.dim(&format!("skipped: {because}")))]
@@ -217,6 +211,19 @@ impl Story {
         let took = units::duration(millis);
         let text = format!("restored from the {from}, took {took} when made");
         self.row(stage, &self.paint.dim(&text))
+    }
+
+    /// Rows wait for a decision.
+    fn people(&mut self, event: &Event) -> Vec<String> {
+        let Event::StagePeople {
+            stage, rows, file, ..
+        } = event
+        else {
+            return Vec::new();
+        };
+        self.running.remove(stage);
+        let text = waits_for_people(*rows, file);
+        vec![self.row(stage, &self.paint.yellow(&text))]
     }
 
     /// What moved to the remote or from it; where nothing did, nothing is said.

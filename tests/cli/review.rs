@@ -142,7 +142,7 @@ fn from_waiting_to_through() {
     "#);
     let asked = with_answers(&project, &["review"], "what?\ne\nq\n");
     insta::assert_snapshot!(project.page(&asked), @r#"
-    exit 0
+    exit 6
     ----- stdout -----
     validate, 1 of 2: negative, from model  [DIGEST]
       user       what is the capital of country 1?
@@ -152,18 +152,17 @@ fn from_waiting_to_through() {
     validate, 2 of 2: negative, from model  [DIGEST]
       user       what is the capital of country 5?
       assistant  I do not know that country.
-      [a]ccept, [r]eject, [e]dit, [s]kip, [q]uit? rejected [DIGEST]  what is the capital of country 5?
-
-    nothing waits any more; next: tunesmith run
+      [a]ccept, [r]eject, [e]dit, [s]kip, [q]uit? 1 row waits for a decision
     "#);
-    insta::assert_snapshot!(project.read("data/review/written.jsonl"), @r#"
-    {"row":"9926227ba21b","decision":"edit","about":"what is the capital of country 1?","to":{"id":"model-negative-1","source":"model","type":"negative","messages":[{"role":"user","content":"what is the capital of country 1?"},{"role":"assistant","content":"I have no atlas, sorry."}]}}
-    {"row":"f4b143beb577","decision":"reject","about":"what is the capital of country 5?"}
-    "#);
+    insta::assert_snapshot!(project.read("data/review/written.jsonl"), @r#"{"row":"9926227ba21b","decision":"edit","about":"what is the capital of country 1?","to":{"id":"model-negative-1","source":"model","type":"negative","messages":[{"role":"user","content":"what is the capital of country 1?"},{"role":"assistant","content":"I have no atlas, sorry."}]}}"#);
     insta::assert_snapshot!(says(&project, &["review", "--list"]), @r#"
-    exit 0
+    exit 6
     ----- stdout -----
-    nothing waits for people
+    validate, 1 of 1: negative, from model  [DIGEST]
+      user       what is the capital of country 5?
+      assistant  I do not know that country.
+
+    1 row waits for a decision
     "#);
     assert!(says(&project, &["run"]).starts_with("exit 6"));
     accept_all(&project);
@@ -180,11 +179,11 @@ fn from_waiting_to_through() {
       validate  warning: compound rows are 0.0 %, below 4.0 % (validate::composition)
       validate  warning: general rows are 0.0 %, below 5.0 % (validate::composition)
       validate  done in [TIME]
-                5 rows, 0 duplicates dropped, longest about 481 tokens
-                reviewed: 0 accepted, 1 edited, 1 rejected
+                6 rows, 0 duplicates dropped, longest about 481 tokens
+                reviewed: 1 accepted, 1 edited, 0 rejected
                 single           0 rows   0.0 %   plan: 400-500 of 800-1,000: 40-60 %
                 contrastive      0 rows   0.0 %   plan: 60-80 pairs: about 15 %
-                negative         5 rows 100.0 %   plan: 10-15 %
+                negative         6 rows 100.0 %   plan: 10-15 %
                 multi_turn       0 rows   0.0 %   plan: 100-150 of 800-1,000: about 12 %
                 crud             0 rows   0.0 %   plan: 50-75 for each of the four id tools
                 compound         0 rows   0.0 %   plan: 50-80 of 800-1,000: about 7 %
@@ -202,8 +201,16 @@ fn from_waiting_to_through() {
     let rows = project.read("out/default/validate/rows.jsonl");
     assert_eq!(rows.lines().count(), 6, "{rows}");
     assert!(rows.contains("I have no atlas, sorry."), "{rows}");
-    insta::assert_snapshot!(says(&project, &["run"]), @r#""#);
-    insta::assert_snapshot!(says(&project, &["review"]), @r#""#);
+    insta::assert_snapshot!(says(&project, &["run"]), @r#"
+    exit 0
+    ----- stdout -----
+    up to date: 4 stages, [TIME]
+    "#);
+    insta::assert_snapshot!(says(&project, &["review"]), @r#"
+    exit 0
+    ----- stdout -----
+    nothing waits for people
+    "#);
     project.verify();
 }
 
@@ -310,7 +317,11 @@ fn the_stream_and_the_commands_tell_it_as_data() {
     assert_eq!(json!(rows.len()), told[0]["rows"]);
     assert_eq!(rows[0]["content"]["source"], "model");
     let name = rows[0]["row"].as_str().expect("a name");
-    insta::assert_snapshot!(says(&project, &["review", "--json", "--edit", name]), @r#""#);
+    insta::assert_snapshot!(says(&project, &["review", "--json", "--edit", name]), @r#"
+    exit 6
+    ----- stdout -----
+    {"stage":"validate","row":"[DIGEST]","decision":"edit","about":"what is the capital of country 1?","to":{"id":"model-negative-1","source":"model","type":"negative","messages":[{"role":"user","content":"what is the capital of country 1?"},{"role":"assistant","content":"I have no atlas, sorry."}]}}
+    "#);
 }
 
 #[test]
@@ -343,7 +354,7 @@ fn what_is_wrong_is_said_with_a_mend() {
 
       validate  runs: it has no result yet
       validate  failed after [TIME]
-                review::decisions: [DIR]/.tunesmith/store/tmp/1825-18ebc78c443ab05d/4/inputs/decisions/written.jsonl:2: `[DIGEST]` is decided otherwise in line 1
+                review::decisions: written.jsonl:2: `[DIGEST]` is decided otherwise in line 1
                   at pipeline.yaml:10:62
                 mend mend or remove these lines; `tunesmith review` asks about their rows again
       count     skipped: `validate` failed
