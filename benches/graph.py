@@ -7,18 +7,21 @@ at in/root.txt, a fan from the chain's end, and one stage by itself that reads i
     noop   everything is up to date; tunesmith has looked at every output in out/
     leaf   in/leaf.txt was rewritten: one stage runs
     cold   nothing was ever made: every stage runs (the outputs have names of their own, so that
-           no stage has another one's key and could take its result)
+           no stage has another one's key and could take its result); with --distinct the bytes of
+           the outputs differ as well (`cp` and a line more), so that each is a blob of its own
 
 Tools that are not found are left out: point NINJA, SNAKEMAKE and DVC at theirs (`ninja`,
 `snakemake` and `dvc` from PyPI, each in an environment of its own). Every run's outputs are
 compared with what they must be, outside the clock. Tools take turns within a round, so that a
 machine whose speed drifts slows all of them. Prints the median wall clock of every cell, the
-processor time, and the median of the rounds' ratios to ninja's run of the same round.
+processor time, and the median of the rounds' ratios to ninja's run of the same round. Of a cold run of
+tunesmith it prints how many syncs the run says it made.
 
 What it must not know: how tunesmith works.
 """
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -46,6 +49,11 @@ def flat(source):
     return source if "/" in source else f"out/{source}.txt"
 
 
+def command(stage, source, out, distinct):
+    """What a stage does, for a shell."""
+    return f"cat {source} > {out}; echo {stage} >> {out}" if distinct else f"cp {source} {out}"
+
+
 class Tool:
     """How one tool is told of the graph, called, and where its outputs lie."""
 
@@ -54,9 +62,11 @@ class Tool:
     # A cold run of more stages takes minutes or hours: it is made up (`prime`) or left out.
     cold_up_to = 10_000
     most = 10_000
+    can_be_distinct = False
 
-    def __init__(self, program):
+    def __init__(self, program, distinct=False):
         self.program = program
+        self.distinct = distinct
 
     def output(self, stage):
         return f"out/{stage}.txt"
@@ -70,19 +80,30 @@ class Tool:
     def prime(self, _folder, _n):
         raise NotImplementedError
 
+    def told(self, _folder):
+        """What the tool itself says of its last run."""
+        return ""
+
 
 class Tunesmith(Tool):
     name = "tunesmith"
+    can_be_distinct = True
 
     def output(self, stage):
         return f"out/default/{stage}/{stage}.txt"
+
+    def told(self, folder):
+        last = max((folder / ".tunesmith/runs").iterdir(), key=lambda run: int(run.stem))
+        syncs = json.loads(last.read_text().splitlines()[-1]).get("syncs")
+        return "" if syncs is None else f"{syncs} syncs"
 
     def write(self, folder, n):
         lines = ["name: graph", "stages:"]
         for stage, source in shape(n):
             source = f"./{source}" if "/" in source else source
+            run = command(stage, "${inputs.it}", "${outputs.it}", self.distinct)
             lines.append(
-                f'  {stage}: {{ run: "cp ${{inputs.it}} ${{outputs.it}}", '
+                f'  {stage}: {{ run: "{run}", '
                 f"inputs: {{ it: {source} }}, outputs: {{ it: {stage}.txt }} }}"
             )
         (folder / "pipeline.yaml").write_text("\n".join(lines) + "\n")
@@ -90,18 +111,22 @@ class Tunesmith(Tool):
 
 class Ninja(Tool):
     name = "ninja"
+    can_be_distinct = True
 
     def command(self):
         return [self.program, "-j2"]
 
     def write(self, folder, n):
-        lines = ["rule cp", "  command = cp $in $out"]
-        lines += [f"build {self.output(stage)}: cp {flat(source)}" for stage, source in shape(n)]
+        lines = ["rule cp", f"  command = {command('$stage', '$in', '$out', self.distinct)}"]
+        for stage, source in shape(n):
+            lines.append(f"build {self.output(stage)}: cp {flat(source)}")
+            lines += [f"  stage = {stage}"] if self.distinct else []
         (folder / "build.ninja").write_text("\n".join(lines) + "\n")
 
 
 class Make(Tool):
     name = "make"
+    can_be_distinct = True
 
     def command(self):
         return [self.program, "-j2"]
@@ -111,7 +136,7 @@ class Make(Tool):
         lines = ["all: " + " ".join(self.output(stage) for stage, _ in stages)]
         for stage, source in stages:
             out, source = self.output(stage), flat(source)
-            lines.append(f"{out}: {source}\n\tcp {source} {out}")
+            lines.append(f"{out}: {source}\n\t{command(stage, source, out, self.distinct)}")
         (folder / "Makefile").write_text("\n".join(lines) + "\n")
 
 
@@ -224,15 +249,14 @@ def fresh(tool, folder, n):
 
 def check(tool, folder, n):
     """Every output holds what it must."""
-    root = (folder / "in/root.txt").read_text()
-    leaf = (folder / "in/leaf.txt").read_text()
-    for stage, _ in shape(n):
-        found = (folder / tool.output(stage)).read_text()
-        if found != (leaf if stage == "leaf" else root):
+    texts = {f"in/{name}.txt": (folder / f"in/{name}.txt").read_text() for name in ("root", "leaf")}
+    for stage, source in shape(n):
+        texts[stage] = texts[source] + (f"{stage}\n" if tool.distinct else "")
+        if (folder / tool.output(stage)).read_text() != texts[stage]:
             sys.exit(f"{tool.name}: the output of {stage} is wrong in {folder}")
 
 
-def tools(wanted):
+def tools(wanted, distinct):
     built = os.environ.get("TUNESMITH", str(ROOT / "target/release/tunesmith"))
     named = [
         (Tunesmith, built),
@@ -245,8 +269,8 @@ def tools(wanted):
         found = shutil.which(program)
         if found is None:
             print(f"{kind.name} is not here: left out", file=sys.stderr)
-        elif kind.name in wanted:
-            yield kind(os.path.abspath(found))
+        elif kind.name in wanted and (kind.can_be_distinct or not distinct):
+            yield kind(os.path.abspath(found), distinct)
 
 
 def one_round(tool, folder, n, what):
@@ -327,9 +351,10 @@ def main():
     asked.add_argument("--runs", type=int, default=9)
     asked.add_argument("--slow", type=int, default=3, help="runs of Snakemake and DVC")
     asked.add_argument("--cold-up-to", type=int, default=1000, help="stages of cold runs, at most")
+    asked.add_argument("--distinct", action="store_true", help="no two outputs of the same bytes")
     asked.add_argument("--folder", help="where the projects are made; kept afterwards")
     args = asked.parse_args()
-    every = list(tools(args.tools.split(",")))
+    every = list(tools(args.tools.split(","), args.distinct))
     made = Path(args.folder or tempfile.mkdtemp(prefix="graph-bench-")).absolute()
     print(machine(), end="\n\n")
     print("| stages | case | tool | median ms | min | max | cpu ms | x ninja | x tunesmith |")
@@ -343,6 +368,9 @@ def main():
                 taken = measure(every, made, n, what, args.runs, args.slow)
                 for row in rows(taken, n, what):
                     print("| " + " | ".join(row) + " |", flush=True)
+                for tool in every if what == "cold" else []:
+                    if said := taken[tool.name] and tool.told(made / f"{tool.name}-{n}"):
+                        print(f"{tool.name}, {n} stages cold: {said}", flush=True)
     finally:
         if not args.folder:
             shutil.rmtree(made, ignore_errors=True)

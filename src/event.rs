@@ -254,6 +254,9 @@ pub enum Event {
         ran: usize,
         /// Stages that were fresh or restored.
         fresh: usize,
+        /// How often the store asked the disk to make something durable.
+        #[serde(default)]
+        syncs: u64,
     },
 }
 
@@ -396,6 +399,7 @@ mod tests {
                 millis: 0,
                 ran: 0,
                 fresh: 0,
+                syncs: 0,
             },
             Event::RunFinished { .. } => return None,
             // Named one by one, so that a new kind does not compile until it has its place.

@@ -162,6 +162,13 @@ impl Lock {
         self.results.insert(name, outputs);
     }
 
+    /// Forgets the outputs of a stage.
+    pub fn forget_results(&mut self, profile: &str, stage: &str) {
+        let name = (profile.to_owned(), stage.to_owned());
+        self.results.remove(&name);
+        self.accepted.remove(&name);
+    }
+
     /// Takes over every entry of `newer`.
     pub fn merge(&mut self, newer: &Self) {
         self.sources.extend(newer.sources.clone());

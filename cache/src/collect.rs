@@ -88,6 +88,8 @@ impl Store {
         bounds: Bounds,
         needed: impl Fn(&Record) -> bool,
     ) -> Result<Collected, Error> {
+        // What waits for its place names blobs.
+        self.settle()?;
         self.presence.alone(&self.root, |alone| {
             if let Locks::Leases(_) = self.locks {
                 sweep_alone(&self.root.join("tmp"), &self.disk, &self.locks)?;
@@ -124,7 +126,7 @@ impl Store {
             self.changed_folder(if last { shard } else { &folder });
         }
         // From here on no power cut brings a record back.
-        self.sync_folders()?;
+        self.sync_names(&[], &self.alone())?;
         for blob in plan.blobs.iter().chain(&plan.quarantined) {
             alone.check()?;
             gone(&blob.path, self.disk.remove_file(&blob.path))?;

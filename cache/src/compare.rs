@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use rustix::fs::FileType;
+
 use crate::Digest;
 use crate::error::Error;
 use crate::materialise::place_of;
-use crate::stat::{self, Stat, executable};
+use crate::stat::{self, Stat};
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::walk::walk;
@@ -97,22 +99,19 @@ impl Store {
         let Tree::Folder(entries) = tree else {
             return false;
         };
-        let memo = self.memo();
+        let mut memo = self.memo();
         let folders = folders(tree);
         let same_names = folders.iter().all(|(folder, names)| {
-            let path = place_of(place, folder);
-            let meta = fs::symlink_metadata(&path)
-                .ok()
-                .filter(fs::Metadata::is_dir);
-            meta.is_some_and(|meta| memo.path(&path, &Stat::of(&meta)) == Some(*names))
+            let found = memo.look(&place_of(place, folder));
+            found.is_some_and(|(digest, mode)| digest == *names && kind_of(mode).is_dir())
         });
         same_names
             && entries.iter().all(|entry| {
-                let path = place.join(&entry.path);
-                let meta = fs::symlink_metadata(&path).ok();
-                meta.filter(fs::Metadata::is_file).is_some_and(|meta| {
-                    executable(&meta) == entry.executable
-                        && memo.path(&path, &Stat::of(&meta)) == Some(entry.digest)
+                let found = memo.look(&place.join(&entry.path));
+                found.is_some_and(|(digest, mode)| {
+                    digest == entry.digest
+                        && kind_of(mode).is_file()
+                        && (mode & 0o100 != 0) == entry.executable
                 })
             })
     }
@@ -139,6 +138,10 @@ impl Store {
             memo.remember_path(&path, stat, names);
         }
     }
+}
+
+fn kind_of(mode: u32) -> FileType {
+    FileType::from_raw_mode(mode)
 }
 
 /// The digest of what a folder lists: names, files apart from folders.

@@ -17,6 +17,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -38,6 +39,8 @@ pub enum Change<'a> {
     SyncFile(&'a Path),
     /// The names in a folder are made durable.
     SyncFolder(&'a Path),
+    /// Everything on the file system that holds a folder is made durable, bytes and names.
+    SyncAll(&'a Path),
     /// A file or folder gets another name, over whatever has it.
     Rename(&'a Path, &'a Path),
     /// Two files or folders swap their names.
@@ -57,11 +60,15 @@ pub trait Witness: Send + Sync {
 
 /// The door.
 #[derive(Clone, Default)]
-pub(crate) struct Disk(Option<Arc<dyn Witness>>);
+pub(crate) struct Disk {
+    witness: Option<Arc<dyn Witness>>,
+    /// How many syncs went through.
+    syncs: Arc<AtomicU64>,
+}
 
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
+        f.write_str(if self.witness.is_some() {
             "Disk(watched)"
         } else {
             "Disk"
@@ -71,11 +78,24 @@ impl fmt::Debug for Disk {
 
 impl Disk {
     pub(crate) fn watched(witness: Arc<dyn Witness>) -> Self {
-        Self(Some(witness))
+        Self {
+            witness: Some(witness),
+            ..Self::default()
+        }
+    }
+
+    /// How many syncs were made through this door and its copies.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    fn sync(&self, change: Change<'_>, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.make(change, act)
     }
 
     fn make<T>(&self, change: Change<'_>, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let Some(witness) = &self.0 else {
+        let Some(witness) = &self.witness else {
             return act();
         };
         let mut act = Some(act);
@@ -207,14 +227,25 @@ impl Disk {
         self.make(Change::Link(path), || symlink(target, path))
     }
 
-    pub(crate) fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
-        self.make(Change::SyncFile(path), || file.sync_all())
+    /// The bytes of a file that is closed.
+    pub(crate) fn sync_file(&self, path: &Path) -> io::Result<()> {
+        self.sync(Change::SyncFile(path), || File::open(path)?.sync_all())
+    }
+
+    /// The bytes of an open file.
+    pub(crate) fn sync_open(&self, file: &File, path: &Path) -> io::Result<()> {
+        self.sync(Change::SyncFile(path), || file.sync_all())
     }
 
     pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.make(Change::SyncFolder(path), || {
+        self.sync(Change::SyncFolder(path), || {
             File::open(path).and_then(|folder| folder.sync_all())
         })
+    }
+
+    /// Everything on the file system of `folder`; `Unsupported` where the system cannot.
+    pub(crate) fn sync_all(&self, folder: &Path) -> io::Result<()> {
+        self.sync(Change::SyncAll(folder), || sync_file_system(folder))
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -272,6 +303,21 @@ impl Disk {
             other => other,
         })
     }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system(folder: &Path) -> io::Result<()> {
+    use rustix::io::Errno;
+    let folder = File::open(folder)?;
+    rustix::fs::syncfs(&folder).map_err(|error| match error {
+        Errno::INVAL | Errno::NOSYS | Errno::NOTSUP => io::ErrorKind::Unsupported.into(),
+        error => error.into(),
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_folder: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn open_up(folder: &Path) {

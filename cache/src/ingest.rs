@@ -7,11 +7,13 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::aside::Aside;
 use crate::error::Error;
+use crate::incoming::Incoming;
 use crate::stat::{self, Stat};
 use crate::store::{Condition, Kept, Store, Taken, seal};
 use crate::tree::{Entry, Tree};
@@ -20,6 +22,25 @@ use crate::{Digest, read};
 
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
+
+/// A file that was read.
+struct Read {
+    digest: Digest,
+    size: u64,
+    /// To be brought into its place; nothing where its bytes stand there already, or nobody wants
+    /// them to.
+    incoming: Option<Incoming>,
+}
+
+impl Read {
+    fn stands(digest: Digest, size: u64) -> Self {
+        Self {
+            digest,
+            size,
+            incoming: None,
+        }
+    }
+}
 
 impl Store {
     /// What `path` holds, by content. Reads only what the stat memo does not know.
@@ -41,7 +62,7 @@ impl Store {
             });
         }
         Ok(Taken {
-            tree: tree(&walked, |file| self.take_file(file))?,
+            tree: self.bring_tree(&walked, |file| self.take_file(file))?,
             kept: Kept::Inside,
         })
     }
@@ -58,7 +79,7 @@ impl Store {
     /// Copies a file or folder into the store (by reflink where the file system can).
     pub fn put(&self, path: &Path) -> Result<Tree, Error> {
         let path = absolute(path)?;
-        tree(&walk(&path)?, |file| self.copy_in(file))
+        self.bring_tree(&walk(&path)?, |file| self.copy_in(file))
     }
 
     /// Moves a file or folder below a [`Store::scratch`] into the store: no byte is copied. What
@@ -68,36 +89,67 @@ impl Store {
         let path = absolute(path)?;
         let walked = walk(&path)?;
         if walked.links {
-            return tree(&walked, |file| self.copy_in(file));
+            return self.bring_tree(&walked, |file| self.copy_in(file));
         }
-        tree(&walked, |file| self.move_in(file))
+        self.bring_tree(&walked, |file| self.move_in(file))
+    }
+
+    /// The tree of what was walked, `one` getting each file ready for its place; all of them come
+    /// there together.
+    fn bring_tree(
+        &self,
+        walked: &Walked,
+        one: impl Fn(&Found) -> Result<Read, Error> + Sync,
+    ) -> Result<Tree, Error> {
+        let incoming = Mutex::new(Vec::new());
+        let tree = tree(walked, |file| {
+            let read = one(file)?;
+            if let Some(file) = read.incoming {
+                let mut all = incoming.lock().unwrap_or_else(PoisonError::into_inner);
+                all.push(file);
+            }
+            Ok((read.digest, read.size))
+        })?;
+        self.bring_in(
+            incoming
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner),
+        )?;
+        Ok(tree)
     }
 
     pub(crate) fn hash_file(&self, file: &Found) -> Result<(Digest, u64), Error> {
         if let Some(digest) = self.memo().path(&file.path, &file.stat) {
             return Ok((digest, file.stat.size));
         }
-        self.steadily(file, |open, size| {
-            read::hash(open, size).map_err(Error::io("read", &file.path))
-        })
+        let read = self.steadily(file, |open, size| {
+            let (digest, size) = read::hash(open, size).map_err(Error::io("read", &file.path))?;
+            Ok(Read::stands(digest, size))
+        })?;
+        Ok((read.digest, read.size))
     }
 
-    fn take_file(&self, file: &Found) -> Result<(Digest, u64), Error> {
+    fn take_file(&self, file: &Found) -> Result<Read, Error> {
         let known = self.memo().path(&file.path, &file.stat);
         if let Some(digest) = known
             && self.condition(&digest)? == Condition::Sound
         {
-            return Ok((digest, file.stat.size));
+            return Ok(Read::stands(digest, file.stat.size));
         }
         self.copy_in(file)
     }
 
-    fn copy_in(&self, file: &Found) -> Result<(Digest, u64), Error> {
+    fn copy_in(&self, file: &Found) -> Result<Read, Error> {
         self.steadily(file, |open, size| {
             let aside = self.aside()?;
             let copied = copy(open, size, &aside).map_err(Error::io("copy", &file.path))?;
-            self.install(aside, copied.0)?;
-            Ok(copied)
+            let (digest, size) = copied;
+            let incoming = self.incoming(aside, digest)?;
+            Ok(Read {
+                digest,
+                size,
+                incoming,
+            })
         })
     }
 
@@ -105,21 +157,21 @@ impl Store {
     fn steadily(
         &self,
         file: &Found,
-        mut read: impl FnMut(&File, u64) -> Result<(Digest, u64), Error>,
-    ) -> Result<(Digest, u64), Error> {
+        mut read: impl FnMut(&File, u64) -> Result<Read, Error>,
+    ) -> Result<Read, Error> {
         for _ in 0..TRIES {
             let began = stat::now();
             let open = File::open(&file.path).map_err(Error::io("read", &file.path))?;
             let meta = open.metadata().map_err(Error::io("read", &file.path))?;
             let before = Stat::of(&meta);
-            let (digest, size) = read(&open, before.size)?;
+            let read = read(&open, before.size)?;
             // By name: a file that was replaced meanwhile has changed, too.
             let after = fs::metadata(&file.path).map_err(Error::io("read", &file.path))?;
-            if Stat::of(&after) == before && size == before.size {
+            if Stat::of(&after) == before && read.size == before.size {
                 if !before.racy(began) {
-                    self.memo().remember_path(&file.path, before, digest);
+                    self.memo().remember_path(&file.path, before, read.digest);
                 }
-                return Ok((digest, size));
+                return Ok(read);
             }
         }
         Err(Error::Moving {
@@ -127,7 +179,7 @@ impl Store {
         })
     }
 
-    fn move_in(&self, file: &Found) -> Result<(Digest, u64), Error> {
+    fn move_in(&self, file: &Found) -> Result<Read, Error> {
         let path = &file.path;
         let open = File::open(path).map_err(Error::io("read", path))?;
         let meta = open.metadata().map_err(Error::io("read", path))?;
@@ -146,49 +198,11 @@ impl Store {
         if sealed("read")? != before || size != before.size {
             return Err(Error::Moving { path: path.clone() });
         }
-        if self.stands(&digest)? {
-            return Ok((digest, size));
-        }
-        let place = self.blob_path(&digest);
-        let synced = self.disk.sync_file(&open, path);
-        synced.map_err(Error::io("write", path))?;
-        match self.disk.rename(path, &place) {
-            Ok(()) => self.placed(&place, digest)?,
-            Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-                return self.copy_in(file);
-            }
-            Err(error) => return Err(Error::io("move", path)(error)),
-        }
-        Ok((digest, size))
-    }
-
-    /// Puts a complete file aside into its place, unless a sound one is there.
-    pub(crate) fn install(&self, aside: Aside, digest: Digest) -> Result<(), Error> {
-        if self.stands(&digest)? {
-            return Ok(());
-        }
-        let place = self.blob_path(&digest);
-        seal(&aside.file, &aside.path, &self.disk).map_err(Error::io("write", &place))?;
-        aside.put(&place)?;
-        self.placed(&place, digest)
-    }
-
-    /// Whether a sound blob stands there already; else its folder is ready for it. Somebody may
-    /// have put it there and not have come to sync its name, so that is done with ours.
-    fn stands(&self, digest: &Digest) -> Result<bool, Error> {
-        let place = self.blob_path(digest);
-        let shard = place.parent().expect("a blob lies in a folder");
-        self.make_folder(shard)?;
-        let sound = self.condition(digest)? == Condition::Sound;
-        if sound {
-            self.stood(*digest, shard);
-        }
-        Ok(sound)
-    }
-
-    fn placed(&self, place: &Path, digest: Digest) -> Result<(), Error> {
-        self.changed_folder(place.parent().expect("a blob lies in a folder"));
-        self.remember_blob(digest)
+        Ok(Read {
+            digest,
+            size,
+            incoming: self.incoming_move(path, digest, before)?,
+        })
     }
 }
 

@@ -254,7 +254,7 @@ impl takeover::Names for Inside {
         };
         self.disk.write(&file, path, bytes)?;
         // To the server: until then others may see an empty file, which stands still like any other.
-        self.disk.sync_file(&file, path)?;
+        self.disk.sync_open(&file, path)?;
         Ok(true)
     }
 

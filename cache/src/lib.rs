@@ -19,10 +19,14 @@
 
 mod aside;
 mod collect;
+mod commit;
 mod compare;
 mod digest;
 mod disk;
+mod durable;
 mod error;
+mod glance;
+mod incoming;
 mod ingest;
 mod key;
 mod lease;
@@ -44,10 +48,13 @@ mod verify;
 mod walk;
 
 pub use collect::{Bounds, Collected};
+pub use commit::Ticket;
 pub use compare::{Difference, DifferenceKind};
 pub use digest::{BadDigest, Digest};
 pub use disk::{Change, Witness};
+pub use durable::Syncing;
 pub use error::Error;
+pub use glance::{Below, Glance};
 pub use key::{Difference as PartDifference, KeyParts};
 pub use lease::Pace;
 pub use lock::{Holder, KeyLock};

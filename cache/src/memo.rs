@@ -13,10 +13,12 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::Digest;
 use crate::disk::Disk;
+use crate::glance::Below;
 use crate::stat::Stat;
 
 /// Lines that may be out of date before the file is written anew.
@@ -28,9 +30,18 @@ const SLACK: usize = 1000;
 pub struct Index {
     file: PathBuf,
     blobs: HashMap<Digest, Stat>,
-    paths: HashMap<String, (Stat, Digest)>,
+    paths: HashMap<String, Known>,
     /// Lines in the file.
     lines: usize,
+}
+
+/// What is known of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    stat: Stat,
+    digest: Digest,
+    /// The mode that it was seen to have a moment ago, with this very stat; 0 if nobody looked.
+    seen: u32,
 }
 
 impl Index {
@@ -41,6 +52,15 @@ impl Index {
             ..Self::default()
         };
         let bytes = fs::read(&index.file).unwrap_or_default();
+        // At the right size at once: growing costs more than counting.
+        let begin = |kind: u8| {
+            bytes
+                .windows(2)
+                .filter(move |two| *two == [b'\n', kind])
+                .count()
+        };
+        index.blobs.reserve(begin(b'b'));
+        index.paths.reserve(begin(b'p'));
         for line in bytes.split(|byte| *byte == b'\n') {
             index.lines += usize::from(!line.is_empty());
             if let Ok(line) = std::str::from_utf8(line) {
@@ -58,6 +78,26 @@ impl Index {
             Some(local) => {
                 let name = Digest::of(base.as_os_str().as_encoded_bytes());
                 local.join(format!("index-{}", name.short()))
+            }
+        }
+    }
+
+    /// Looks at every path below `folder` that it remembers, so that the first question about each costs
+    /// no look.
+    pub fn look_below(&mut self, folder: &Path) {
+        let Some(below) = Below::folder(folder) else {
+            return;
+        };
+        let Some(prefix) = folder.to_str().map(|folder| format!("{folder}/")) else {
+            return;
+        };
+        for (path, known) in &mut self.paths {
+            let relative = path.strip_prefix(&*prefix);
+            let found = relative.and_then(|path| below.look(path));
+            if let Some((stat, mode)) = found
+                && stat == known.stat
+            {
+                known.seen = mode;
             }
         }
     }
@@ -84,7 +124,12 @@ impl Index {
                 self.blobs.insert(digest, stat);
             }
             ("p", Some(path)) => {
-                self.paths.insert(path.to_owned(), (stat, digest));
+                let known = Known {
+                    stat,
+                    digest,
+                    seen: 0,
+                };
+                self.paths.insert(path.to_owned(), known);
             }
             _ => {}
         }
@@ -99,6 +144,8 @@ pub(crate) struct Memo {
     disk: Disk,
     /// Lines not yet written.
     pending: String,
+    /// Whether what was seen ahead still counts.
+    glances: bool,
 }
 
 impl Memo {
@@ -107,6 +154,7 @@ impl Memo {
             index,
             disk,
             pending: String::new(),
+            glances: true,
         }
     }
 
@@ -130,8 +178,24 @@ impl Memo {
 
     /// The digest of `path`, if it was hashed while it had this very stat.
     pub(crate) fn path(&self, path: &Path, stat: &Stat) -> Option<Digest> {
-        let (known, digest) = self.index.paths.get(path.to_str()?)?;
-        (known == stat).then_some(*digest)
+        let known = self.index.paths.get(path.to_str()?)?;
+        (known.stat == *stat).then_some(known.digest)
+    }
+
+    /// The digest and mode of `path`, if it has the stat now under which it was hashed: by what was
+    /// seen of it, or by a look.
+    pub(crate) fn look(&mut self, path: &Path) -> Option<(Digest, u32)> {
+        let known = self.index.paths.get_mut(path.to_str()?)?;
+        let seen = std::mem::take(&mut known.seen);
+        if seen != 0 && self.glances {
+            return Some((known.digest, seen));
+        }
+        let meta = fs::symlink_metadata(path).ok()?;
+        (Stat::of(&meta) == known.stat).then(|| (known.digest, meta.mode()))
+    }
+
+    pub(crate) fn forget_glances(&mut self) {
+        self.glances = false;
     }
 
     /// The caller has made sure that the stat is not racy.
@@ -139,8 +203,13 @@ impl Memo {
         let Some(path) = path.to_str().filter(|path| !path.contains('\n')) else {
             return;
         };
-        let known = self.index.paths.insert(path.to_owned(), (stat, digest));
-        if known != Some((stat, digest)) {
+        let now = Known {
+            stat,
+            digest,
+            seen: 0,
+        };
+        let known = self.index.paths.insert(path.to_owned(), now);
+        if known.is_none_or(|known| (known.stat, known.digest) != (stat, digest)) {
             write_path(&mut self.pending, path, &stat, &digest);
         }
     }
@@ -165,8 +234,8 @@ impl Memo {
         for (digest, stat) in &self.index.blobs {
             write_blob(&mut text, digest, stat);
         }
-        for (path, (stat, digest)) in &self.index.paths {
-            write_path(&mut text, path, stat, digest);
+        for (path, known) in &self.index.paths {
+            write_path(&mut text, path, &known.stat, &known.digest);
         }
         let aside = self
             .index
@@ -235,6 +304,30 @@ mod tests {
         assert_eq!(memo.blob(&two), None);
         assert_eq!(memo.path(odd, &stat(2)), Some(two));
         assert_eq!(memo.path(odd, &stat(1)), None);
+    }
+
+    #[test]
+    fn what_was_seen_counts_once_and_only_until_something_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shown, digest) = (dir.path().join("shown"), Digest::of(b"x"));
+        fs::create_dir(&shown).unwrap();
+        let path = shown.join("x");
+        fs::write(&path, "x").unwrap();
+        let stat = Stat::of(&fs::metadata(&path).unwrap());
+        let seen = || {
+            let mut memo = load(dir.path());
+            memo.remember_path(&path, stat, digest);
+            memo.index.look_below(&shown);
+            fs::remove_file(&path).unwrap();
+            memo
+        };
+        let mut memo = seen();
+        assert_eq!(memo.look(&path).map(|(digest, _)| digest), Some(digest));
+        assert_eq!(memo.look(&path), None, "the second look is at the file");
+        fs::write(&path, "x").unwrap();
+        let mut memo = seen();
+        memo.forget_glances();
+        assert_eq!(memo.look(&path), None, "something changed");
     }
 
     #[test]

@@ -122,26 +122,22 @@ impl Record {
 }
 
 impl Store {
-    /// Makes a result exist. Every blob of its outputs must be in the store. A record of the same
-    /// key and outputs is replaced.
-    pub fn commit(&self, record: &Record) -> Result<(), Error> {
-        debug_assert!(record.rehashes(), "bug: the key is not that of the parts");
-        self.sync_folders()?;
-        let place = self.record_path(&record.key, &record.result());
-        let folder = place.parent().expect("a record lies in a folder");
-        self.make_folder(folder.parent().expect("a key lies in a shard"))?;
-        self.make_folder(folder)?;
-        self.aside()?.write(&text(record), &place)?;
-        self.changed_folder(folder);
-        self.sync_folders()?;
-        // The result exists; forgetting a hash is no failure.
-        let _ = self.flush();
-        Ok(())
+    /// The results of `key`, by result digest. Files that are no record of this key are skipped
+    /// ([`Store::verify`] puts them in quarantine). Those that wait for their places come along.
+    pub fn records(&self, key: &Digest) -> Result<Vec<Record>, Error> {
+        // First: one that is put meanwhile is found in its place.
+        let waiting = self.waiting_of(key);
+        let mut records = self.placed_records(key)?;
+        let known: Vec<_> = records.iter().map(Record::result).collect();
+        records.extend(
+            waiting
+                .into_iter()
+                .filter(|record| !known.contains(&record.result())),
+        );
+        Ok(records)
     }
 
-    /// The results of `key`, by result digest. Files that are no record of this key are skipped
-    /// ([`Store::verify`] puts them in quarantine).
-    pub fn records(&self, key: &Digest) -> Result<Vec<Record>, Error> {
+    fn placed_records(&self, key: &Digest) -> Result<Vec<Record>, Error> {
         let folder = self.key_folder(key);
         let listing = match fs::read_dir(&folder) {
             Ok(listing) => listing,

@@ -29,6 +29,22 @@ impl Stat {
         }
     }
 
+    /// The same, as the system call gives it.
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_lossless,
+        reason = "the types of its fields differ between systems"
+    )]
+    pub(crate) fn of_raw(found: &rustix::fs::Stat) -> Self {
+        let nanos = |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000) + rest;
+        Self {
+            size: found.st_size as u64,
+            mtime: nanos(found.st_mtime as i64, found.st_mtime_nsec as i64),
+            ctime: nanos(found.st_ctime as i64, found.st_ctime_nsec as i64),
+            inode: found.st_ino as u64,
+        }
+    }
+
     /// git's racy-clean rule: a file touched so shortly before `now` that a later write could
     /// carry the same stamps must not be remembered by its stat.
     pub(crate) fn racy(&self, now: i64) -> bool {
@@ -60,6 +76,17 @@ pub(crate) fn blob_time() -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_ways_to_ask_say_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x"), "x").unwrap();
+        let folder = std::fs::File::open(dir.path()).unwrap();
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let raw = rustix::fs::statat(&folder, "x", flags).unwrap();
+        let meta = std::fs::symlink_metadata(dir.path().join("x")).unwrap();
+        assert_eq!(Stat::of_raw(&raw), Stat::of(&meta));
+    }
 
     #[test]
     fn a_stat_is_racy_until_its_clock_has_surely_ticked() {

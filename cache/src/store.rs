@@ -9,14 +9,15 @@
 //!
 //! BASE is the checkout's own folder, HOME, or one that several checkouts share.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::aside::Aside;
+use crate::commit::Waiting;
 use crate::disk::{Disk, Witness};
+use crate::durable::{Names, Syncing};
 use crate::error::Error;
 use crate::lease::{Leases, Pace};
 use crate::lock::{Holder, KeyLock, Locks};
@@ -40,38 +41,15 @@ pub struct Store {
     pub(crate) disk: Disk,
     memo: Mutex<Memo>,
     session: Mutex<Option<Arc<Session>>>,
-    names: Mutex<Names>,
-    /// Held while names are made durable, so that whoever finds nothing to sync knows that it is
-    /// done: commits that come together share the syncs of the first.
-    syncing: Mutex<()>,
+    pub(crate) names: Mutex<Names>,
+    pub(crate) alone: Mutex<()>,
+    pub(crate) syncing: Syncing,
+    /// Records that are not in their places yet.
+    pub(crate) waiting: Mutex<Vec<Arc<Waiting>>>,
     pub(crate) locks: Locks,
     /// Among everybody who has the store open; collecting wants it alone.
     pub(crate) presence: Presence,
     pub(crate) outside_above: u64,
-}
-
-/// What is known of the durability of names.
-#[derive(Debug)]
-struct Names {
-    /// Folders whose names changed since they were last synced.
-    unsynced: BTreeSet<PathBuf>,
-    /// Shard folders that this process put something in: their own names are cared for.
-    used: BTreeSet<PathBuf>,
-    /// Blobs that stood there and whose folder was noted for it, or is synced already.
-    stood: BTreeSet<Digest>,
-}
-
-impl Names {
-    /// At first: whoever made the store's own folders may not have come to sync their names.
-    fn of(base: &Path, root: &Path) -> Self {
-        let above = base.parent().into_iter();
-        let own = above.chain([base, root]).map(Path::to_owned);
-        Self {
-            unsynced: own.collect(),
-            used: BTreeSet::new(),
-            stood: BTreeSet::new(),
-        }
-    }
 }
 
 /// How a store is opened.
@@ -83,6 +61,8 @@ pub struct Opening {
     pub witness: Option<Arc<dyn Witness>>,
     /// What the index says, if it was read before; that of another store is left aside.
     pub index: Option<Index>,
+    /// How bytes and names are made durable.
+    pub syncing: Syncing,
     /// How processes keep out of each other's way; where it is not said, leases on a network file system
     /// and in a store that is marked so, else the kernel's locks.
     pub locking: Option<Locking>,
@@ -191,7 +171,9 @@ impl Store {
             memo: Mutex::new(Memo::of(index, disk.clone())),
             session: Mutex::new(None),
             names: Mutex::new(Names::of(&base, &root)),
-            syncing: Mutex::default(),
+            alone: Mutex::default(),
+            syncing: opening.syncing,
+            waiting: Mutex::default(),
             outside_above: OUTSIDE_ABOVE,
             locks,
             presence,
@@ -356,68 +338,12 @@ impl Store {
             other => other.map_err(Error::io("move", path)),
         }
     }
-
-    /// The shard folder of a blob or record, made if need be. Its own name is noted as not yet
-    /// durable at the first use, whoever made it: another process may not have come to sync it.
-    pub(crate) fn make_folder(&self, folder: &Path) -> Result<(), Error> {
-        let mut names = self.names();
-        if names.used.contains(folder) && folder.is_dir() {
-            return Ok(());
-        }
-        let made = self.disk.make_folders(folder);
-        made.map_err(Error::io("create", folder))?;
-        names.used.insert(folder.to_owned());
-        let above = folder.parent().expect("a shard lies in a folder");
-        names.unsynced.insert(above.to_owned());
-        Ok(())
-    }
-
-    /// Notes a folder whose names changed and may not be durable yet. Called after the change:
-    /// noted before it, the note could be synced away by another thread in between.
-    pub(crate) fn changed_folder(&self, folder: &Path) {
-        let mut names = self.names();
-        names.unsynced.insert(folder.to_owned());
-    }
-
-    /// Makes durable every name given since the last time.
-    pub(crate) fn sync_folders(&self) -> Result<(), Error> {
-        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken out first: a change during the sync notes its folder again.
-        loop {
-            // A statement of its own: the names are locked for it alone, not during the sync.
-            let next = self.names().unsynced.pop_first();
-            let Some(folder) = next else {
-                return Ok(());
-            };
-            match self.disk.sync_folder(&folder) {
-                // An empty key folder that was collected.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    let failed = Error::io("write", &folder)(error);
-                    self.names().unsynced.insert(folder);
-                    return Err(failed);
-                }
-                Ok(()) => {}
-            }
-        }
-    }
-
-    /// Notes the folder of a blob that stood there: whoever put it there may have been killed
-    /// before the sync. Once a blob is enough, for none is put there without being noted.
-    pub(crate) fn stood(&self, digest: Digest, shard: &Path) {
-        let mut names = self.names();
-        if names.stood.insert(digest) {
-            names.unsynced.insert(shard.to_owned());
-        }
-    }
-
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
+        // Nobody waits for what failed now.
+        let _ = self.settle();
         let _ = self.flush();
     }
 }

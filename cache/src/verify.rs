@@ -50,6 +50,7 @@ pub enum FaultKind {
 impl Store {
     /// Reads every blob and every record.
     pub fn verify(&self) -> Result<Verification, Error> {
+        self.place();
         let blobs = self.blob_files()?;
         let looked: Vec<(u64, Option<Fault>)> = blobs
             .par_iter()

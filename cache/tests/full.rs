@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cache::{Bounds, Change, Error, KeyParts, Made, Opening, Record, Store, Witness};
+use cache::{Bounds, Change, Error, KeyParts, Made, Opening, Record, Store, Syncing, Witness};
 
 /// When and how the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,7 @@ impl Witness for Small {
                 | Change::Rename(..)
                 | Change::SyncFile(_)
                 | Change::SyncFolder(_)
+                | Change::SyncAll(_)
         );
         if !needs_room {
             return act();

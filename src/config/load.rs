@@ -293,10 +293,13 @@ fn stages(
         present: RefCell::default(),
     };
     let found = match Fans::follow(&drafts, scope.source, chosen, faults) {
-        None => drafts
-            .iter()
-            .filter_map(|draft| draft.build(seed, &around, scope, faults))
-            .collect(),
+        None => {
+            // At the right size at once: growing costs more than building.
+            let mut found = Vec::with_capacity(drafts.len());
+            let drafts = drafts.iter();
+            found.extend(drafts.filter_map(|draft| draft.build(seed, &around, scope, faults)));
+            found
+        }
         Some(fans) => fanned(&fans, &drafts, seed, &around, scope, faults),
     };
     (found, default(root, &around, faults))

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cache::{Digest, KeyParts, Lack, LackCause, Record, Store, Tree};
+use cache::{Digest, Glance, KeyParts, Lack, LackCause, Record, Store, Tree};
 use stages::Effect;
 
 use super::error::PlanError;
 use super::fingerprint::Fingerprints;
 use super::input::{self, Inputs, Locals};
 use super::key;
-use super::last::Last;
+use super::last::{Last, LastResult};
 use super::people::People;
 use super::pick::{Picked, Picks};
 use super::reason::Reason;
@@ -135,6 +135,8 @@ pub struct Planner<'a> {
     locals: Locals,
     picks: Picks,
     fingerprints: Fingerprints,
+    /// Whether what was seen ahead counts.
+    glances: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -159,6 +161,8 @@ impl<'a> Planner<'a> {
             locals: Locals::new(options.preview),
             picks: Picks::new(pipeline),
             fingerprints: Fingerprints::new(store.home()),
+            // They are of the checkout's own store.
+            glances: store.base() == store.home(),
             pipeline,
             store,
             lock,
@@ -375,9 +379,16 @@ impl<'a> Planner<'a> {
         if let Some(last) = last
             && (locked.is_none() || in_lock(&last.outputs))
             && permitted(last.made.accepted)
-            && self.store.has_record(&key, &last.result)
+            && (self.glance(last).is_some() || self.store.has_record(&key, &last.result))
         {
             let record = last.record(parts.clone());
+            // Another thread may have looked already.
+            if self
+                .glance(last)
+                .is_some_and(|seen| self.store.held(&record, seen))
+            {
+                return Ok(Found::Here(record, false));
+            }
             lacks = self.store.lacking(&record)?;
             if lacks.is_empty() {
                 return Ok(Found::Here(record, false));
@@ -427,6 +438,17 @@ impl<'a> Planner<'a> {
             });
         }
         Ok(Found::Nothing(reasons))
+    }
+
+    /// What the files of a last result looked like a moment ago, where that still counts.
+    fn glance<'l>(&self, last: &'l LastResult) -> Option<&'l Glance> {
+        last.glance.as_ref().filter(|_| self.glances)
+    }
+
+    /// From here on time passes and things change: what was seen ahead counts no more.
+    pub fn work_begins(&mut self) {
+        self.glances = false;
+        self.store.forget_glances();
     }
 
     /// Why there is no result: the difference to the last one.

@@ -14,7 +14,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use cache::{Digest, KeyParts, Made, Record, Tree};
+use cache::{Below, Digest, Glance, KeyParts, Made, Record, Tree};
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
@@ -48,6 +48,9 @@ pub struct LastResult {
     /// Whether its bytes were left at the remote.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub distant: bool,
+    /// What its files in the store looked like when this was read, if somebody looked.
+    #[serde(skip)]
+    pub glance: Option<Glance>,
 }
 
 impl LastResult {
@@ -100,6 +103,26 @@ impl Last {
         Some(Self::read(file))
     }
 
+    /// The profile of [`Last::newest`], for whoever looks at what lies elsewhere under that name.
+    pub fn newest_profile(home: &Path) -> Option<String> {
+        let dated = |file: PathBuf| Some((fs::metadata(&file).ok()?.modified().ok()?, file));
+        let (_, file) = files(home).into_iter().filter_map(dated).max()?;
+        let name = file.file_stem()?.to_str()?;
+        // A name that was written another way is not worth it.
+        (file_name(name) == name).then(|| name.to_owned())
+    }
+
+    /// Looks at the files of every result in the store at `home`, so that the plan need not.
+    pub fn look(&mut self, home: &Path) {
+        let Some(store) = Below::store(home) else {
+            return;
+        };
+        for entry in self.entries.values_mut() {
+            let outputs = entry.outputs.values();
+            entry.glance = store.result(&entry.key, &entry.result, outputs);
+        }
+    }
+
     /// Whether these are the last results under `profile`, of a store at `home`.
     pub fn is_of(&self, home: &Path, profile: &str) -> bool {
         self.file == Self::path(home, profile)
@@ -114,10 +137,14 @@ impl Last {
         let bytes = fs::read(&file).unwrap_or_default();
         let lines = bytes.split(|byte| *byte == b'\n');
         let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-        let entries = lines.iter().filter_map(|line| parsed(line));
+        // At the right size at once: growing costs more than counting.
+        let mut entries = HashMap::with_capacity(lines.len());
+        for entry in lines.iter().filter_map(|line| parsed(line)) {
+            entries.insert(entry.stage.clone(), entry);
+        }
         Self {
             file,
-            entries: entries.map(|entry| (entry.stage.clone(), entry)).collect(),
+            entries,
             lines: lines.len(),
         }
     }
@@ -163,6 +190,7 @@ impl Last {
                 ..record.made.clone()
             },
             distant,
+            glance: None,
         };
         let line = line(&entry);
         self.entries.insert(stage.to_owned(), entry);

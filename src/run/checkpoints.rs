@@ -56,6 +56,11 @@ pub(crate) fn open(job: &Job) -> Result<PathBuf, (PathBuf, io::Error)> {
     }
 }
 
+/// Whether there is half-done work of this key.
+pub(crate) fn hold_something(job: &Job) -> bool {
+    fs::read_dir(folder_of(job)).is_ok_and(|mut listing| listing.next().is_some())
+}
+
 /// Drops this key's checkpoints: the result is there.
 pub(crate) fn drop_of(job: &Job) {
     static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cache::{KeyLock, Made, Record};
+use cache::{KeyLock, Made, Record, Ticket};
 use stages::{Outcome, StageError, StageEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -28,6 +28,9 @@ use crate::plan::key;
 
 /// How often a lock held by another process is asked for.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// What took longer to make waits until no power cut takes it back: the wait is little beside it.
+const QUICK: Duration = Duration::from_millis(200);
 
 /// Where an executor tells what happens.
 #[derive(Clone)]
@@ -56,7 +59,7 @@ async fn one(
     mut stop: watch::Receiver<Stop>,
 ) -> Result<Performed, Failure> {
     let (lock, waited) = lock(job, voice, &mut stop).await?;
-    let lock = Arc::new(Mutex::new(lock));
+    let lock = Arc::new(Mutex::new(Some(lock)));
     if (waited || !job.forced)
         && let Some(record) = already(job)?
     {
@@ -71,8 +74,8 @@ async fn one(
             reasons: job.reasons.clone(),
         });
         let began = Instant::now();
-        let error = match tried(job, &lock, &held, voice, attempt, stop.clone()).await {
-            Ok(record) => return Ok(Performed::Made(record)),
+        let error = match tried(job, &held, &lock, voice, attempt, stop.clone()).await {
+            Ok((record, ticket)) => return Ok(Performed::Made(record, ticket)),
             Err(Failure::Cancelled) => return Err(Failure::Cancelled),
             Err(Failure::Error(error, _)) => error,
         };
@@ -104,7 +107,7 @@ async fn wanting(voice: &Voice, stop: &mut watch::Receiver<Stop>) -> Result<Held
 
 /// Waits for the key's lock; says once who holds it.
 async fn lock(
-    job: &Job,
+    job: &Arc<Job>,
     voice: &Voice,
     stop: &mut watch::Receiver<Stop>,
 ) -> Result<(KeyLock, bool), Failure> {
@@ -114,6 +117,15 @@ async fn lock(
             Ok(Some(lock)) => return Ok((lock, waited)),
             Ok(None) => {}
             Err(error) => return Err(Failure::Error(stored(&error), 0)),
+        }
+        // Another stage of this run made it: it is to be had at once.
+        if job.store.waits(&job.key) {
+            blocking(job, |job| {
+                job.store.place();
+                Ok(())
+            })
+            .await?;
+            continue;
         }
         if !std::mem::replace(&mut waited, true) {
             voice.tell(Message::Waiting(job.store.lock_holder(&job.key)));
@@ -136,15 +148,18 @@ fn already(job: &Job) -> Result<Option<Record>, Failure> {
     Ok(None)
 }
 
+/// The lock of the key that is being made; gone with the record.
+type Locked = Arc<Mutex<Option<KeyLock>>>;
+
 /// One try.
 async fn tried(
     job: &Arc<Job>,
-    lock: &Arc<Mutex<KeyLock>>,
     held: &Held,
+    lock: &Locked,
     voice: &Voice,
     attempt: u32,
     stop: watch::Receiver<Stop>,
-) -> Result<Record, Failure> {
+) -> Result<(Record, Ticket), Failure> {
     let started = jiff::Timestamp::now().to_string();
     let began = Instant::now();
     let mut log = Log::open(&job.log, job.mask(), attempt == 1);
@@ -153,24 +168,24 @@ async fn tried(
     let prepared = blocking(job, move |job| prepare(job, &devices)).await?;
     let (outcome, prepared) = run(job, prepared, voice, log, stop).await?;
     voice.tell(Message::Taking);
-    let millis = began.elapsed().as_millis() as u64;
+    let took = began.elapsed();
     let made = Made {
         started,
-        millis,
+        millis: took.as_millis() as u64,
         host: super::host(),
         program: super::PROGRAM.to_owned(),
         revision: super::revision::revision(&job.pipeline.root),
         stage: job.spec().id.clone(),
         ..Made::default()
     };
-    let lock = Arc::clone(lock);
-    let taken = move |job: &Job| {
-        let mut lock = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        collect(job, &mut lock, &prepared, outcome, made)
-    };
-    let record = blocking(job, taken).await?;
-    show(job, &record, voice).await;
-    Ok(record)
+    let (lock, voice) = (Arc::clone(lock), voice.clone());
+    blocking(job, move |job| {
+        let record = collect(job, &prepared, outcome, made)?;
+        let ticket = keep(job, &record, &lock, took)?;
+        show(job, &record, &voice);
+        Ok((record, ticket))
+    })
+    .await
 }
 
 /// Blocking work off the loop.
@@ -300,10 +315,9 @@ fn judge(
     }
 }
 
-/// Takes the outputs into the store and commits the record. Blocks.
+/// Takes the outputs into the store. Blocks.
 fn collect(
     job: &Job,
-    lock: &mut KeyLock,
     prepared: &Prepared,
     mut outcome: Outcome,
     mut made: Made,
@@ -346,19 +360,35 @@ fn collect(
             return Err(changed(path));
         }
     }
+    Ok(record)
+}
+
+/// Makes the result exist. That of a stage that was quick to make comes into its place with others
+/// a moment later; whatever was worth more is safe when this returns. Blocks.
+fn keep(job: &Job, record: &Record, lock: &Locked, took: Duration) -> Result<Ticket, StageError> {
     let store = &job.store;
-    // Whoever was frozen for long may find that what it stored was collected.
-    let mine = store.still_mine(&job.key, lock);
-    let whole = mine.and_then(|stayed| Ok(stayed || store.present(&record)?));
-    if !whole.map_err(|error| stored(&error))? {
-        return Err(frozen(job));
+    let mut held = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(held) = &mut held {
+        // Whoever was frozen for long may find that what it stored was collected.
+        let mine = store.still_mine(&job.key, held);
+        let whole = mine.and_then(|stayed| Ok(stayed || store.present(record)?));
+        if !whole.map_err(|error| stored(&error))? {
+            return Err(frozen(job));
+        }
     }
-    store.commit(&record).map_err(|error| stored(&error))?;
+    let ticket = store.commit_soon(record, held);
+    let ticket = ticket.map_err(|error| stored(&error))?;
+    let resolved = record.key != job.key;
+    if took > QUICK || resolved || checkpoints::hold_something(job) {
+        let settled = job.store.settle();
+        let failed = ticket.failure().map_or(settled, Err);
+        failed.map_err(|error| stored(&error))?;
+    }
     // The result is there: what was kept for resuming is of no more use.
     if !job.pipeline.checkpoints.keep {
         checkpoints::drop_of(job);
     }
-    Ok(record)
+    Ok(ticket)
 }
 
 /// This process stood still for so long that another collected what it had stored.
@@ -402,31 +432,25 @@ fn changed(path: &std::path::Path) -> StageError {
     .at("inputs")
 }
 
-/// Shows a new result in `out/`; that this fails costs no result.
-async fn show(job: &Arc<Job>, record: &Record, voice: &Voice) {
-    let record = record.clone();
-    let own = Arc::clone(job);
-    let shown = spawn_blocking(move || {
-        let out = Out {
-            store: &own.store,
-            root: &own.out,
-            profile: &own.pipeline.profile,
-        };
-        let spec = own.spec();
-        out.show(&spec.id, &spec.products(), &record, false)
-    });
-    match shown.await {
-        Ok(Ok(found)) => tell_found(&job.spec().id, found, |code, text| {
+/// Shows a new result in `out/`; that this fails costs no result. Blocks.
+fn show(job: &Job, record: &Record, voice: &Voice) {
+    let out = Out {
+        store: &job.store,
+        root: &job.out,
+        profile: &job.pipeline.profile,
+    };
+    let spec = job.spec();
+    match out.show(&spec.id, &spec.products(), record, false) {
+        Ok(found) => tell_found(&spec.id, found, |code, text| {
             voice.tell(Message::Notice(code, text));
         }),
-        Ok(Err(error)) => voice.tell(Message::Notice(
+        Err(error) => voice.tell(Message::Notice(
             error.code(),
             format!(
                 "the result of `{}` is stored, but not shown: {error}",
-                job.spec().id
+                spec.id
             ),
         )),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

@@ -59,6 +59,8 @@ impl Scheduler<'_> {
         if !self.options.write_lock || self.project.lock.contains(&self.locked) {
             return;
         }
+        // What the lock names is there, whatever comes after.
+        self.settle_store();
         if let Err(error) = Lock::update(&self.project.lock_file(), &self.locked) {
             let text = format!("`pipeline.lock` is not up to date: {error}");
             self.notice("lock::not-written", text);
@@ -132,6 +134,7 @@ impl Scheduler<'_> {
             millis,
             ran: tally.ran,
             fresh: tally.fresh,
+            syncs: self.project.store.syncs() - self.syncs_before,
         });
         verdict
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{Digest, Holder, Kept, KeyParts, Moved, Record, Store, Tree, Unmoved};
+use cache::{Digest, Holder, Kept, KeyParts, Moved, Record, Store, Ticket, Tree, Unmoved};
 use stages::{StageError, StageEvent};
 use tokio::sync::oneshot;
 
@@ -66,14 +66,16 @@ pub(crate) enum Message {
     Fetched(Box<Result<(Record, Moved), Unmoved>>, u64),
     /// What the thread that puts results to the remote tells.
     Push(Push),
+    /// Results that waited for their places are there. Of no stage.
+    Placed,
     /// The end.
     Ended(Box<Result<Performed, Failure>>),
 }
 
 /// How a stage got its result.
 pub(crate) enum Performed {
-    /// It ran.
-    Made(Record),
+    /// It ran. The ticket tells what became of the record, should it not be in its place yet.
+    Made(Record, Ticket),
     /// Another process made it meanwhile.
     Taken(Record),
 }

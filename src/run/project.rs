@@ -46,6 +46,9 @@ pub fn home(pipeline: &Pipeline) -> PathBuf {
     pipeline.root.join(super::HOME)
 }
 
+/// The folder of results beside a pipeline file.
+pub(super) const OUT: &str = "out";
+
 /// What the parser made of the pipeline, below the folder of run-time state.
 const PARSED: &str = "parsed";
 
@@ -143,7 +146,7 @@ impl Project {
 
     /// The folder of results, `out/`.
     pub fn out(&self) -> PathBuf {
-        self.pipeline.root.join("out")
+        self.pipeline.root.join(OUT)
     }
 
     /// The folder of one profile's results.

@@ -176,7 +176,10 @@ impl Scheduler<'_> {
     /// An executor is done.
     pub(super) fn ended(&mut self, stage: usize, ended: Result<Performed, Failure>) {
         match ended {
-            Ok(Performed::Made(record)) => self.made(stage, &record),
+            Ok(Performed::Made(record, ticket)) => {
+                self.tickets.push((stage, ticket));
+                self.made(stage, &record);
+            }
             Ok(Performed::Taken(record)) => self.fresh(stage, &record, true),
             Err(Failure::Cancelled) => {
                 let because = self.because.remove(&stage);

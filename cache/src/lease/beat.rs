@@ -132,7 +132,7 @@ impl One {
         let bytes = self.content.bytes();
         self.disk.overwrite(&self.file, &self.path, &bytes)?;
         // To the server, where others see it.
-        self.disk.sync_file(&self.file, &self.path)?;
+        self.disk.sync_open(&self.file, &self.path)?;
         self.last = now();
         Ok(())
     }

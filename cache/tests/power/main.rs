@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::{Bounds, KeyParts, Made, Opening, Record, Store, Tree};
+use cache::{Bounds, KeyParts, Made, Opening, Record, Store, Syncing, Tree};
 use record::{Recorder, Step};
 
 /// Files of a result, by path.
@@ -41,10 +41,8 @@ fn parts(number: usize) -> KeyParts {
     parts
 }
 
-/// Makes result `number` as a run does: in a scratch folder, adopted, committed, promised.
-fn make(store: &Store, recorder: &Recorder, number: usize) -> Record {
-    let key = parts(number).digest();
-    let held = store.lock(&key).unwrap();
+/// Makes result `number` as a run does, up to its record: in a scratch folder, adopted.
+fn record(store: &Store, number: usize) -> Record {
     let scratch = store.scratch().unwrap();
     let out = scratch.path().join("out");
     for (path, bytes) in files(number) {
@@ -57,24 +55,48 @@ fn make(store: &Store, recorder: &Recorder, number: usize) -> Record {
     } else {
         store.adopt(&out).unwrap()
     };
-    let record = Record {
-        key,
+    Record {
+        key: parts(number).digest(),
         parts: parts(number),
         outputs: BTreeMap::from([("out".to_owned(), tree)]),
         outcome: serde_json::Value::Null,
         made: Made::default(),
-    };
+    }
+}
+
+/// [`record`], committed, promised.
+fn make(store: &Store, recorder: &Recorder, number: usize) -> Record {
+    let held = store.lock(&parts(number).digest()).unwrap();
+    let record = record(store, number);
     store.commit(&record).unwrap();
     recorder.note(Step::Promised(number));
     drop(held);
     record
 }
 
+/// Results whose records wait for each other, one of them made of what another holds; promised when
+/// all are settled.
+fn make_together(store: &Store, recorder: &Recorder, numbers: &[usize]) {
+    for (at, number) in numbers.iter().enumerate() {
+        let held = store.lock(&parts(*number).digest()).unwrap();
+        let record = record(store, *number);
+        store.commit_soon(&record, Some(held)).unwrap();
+        if at == 1 {
+            store.place();
+        }
+    }
+    store.settle().unwrap();
+    for number in numbers {
+        recorder.note(Step::Promised(*number));
+    }
+}
+
 /// Two writers at once, a look at damage, a second process, a collection, and writers again.
-fn work(root: &Path, recorder: &Arc<Recorder>) {
+fn work(root: &Path, recorder: &Arc<Recorder>, syncing: Syncing) {
     let opened = || {
         let opening = Opening {
             witness: Some(Arc::clone(recorder) as Arc<dyn cache::Witness>),
+            syncing,
             ..Opening::default()
         };
         Store::open_with(&root.join("home"), opening).unwrap()
@@ -115,8 +137,8 @@ fn work(root: &Path, recorder: &Arc<Recorder>) {
     };
     let dropped = store.collect(Bounds::NOTHING, keep).unwrap();
     assert_eq!(dropped.records, 3);
-    make(&store, recorder, 2);
-    make(&store, recorder, 8);
+    make_together(&store, recorder, &[2, 8, 9, 10]);
+    make(&store, recorder, 11);
 }
 
 /// Whether `found` is what result `number` holds, read from the store.
@@ -135,7 +157,7 @@ fn holds(store: &Store, record: &Record, number: usize) {
 fn check(state: &states::State, root: &Path) {
     states::lay_out(&state.files, root);
     let store = Store::open(&root.join("home")).unwrap();
-    for number in 0..10 {
+    for number in 0..12 {
         let key = parts(number).digest();
         let records = store.records(&key).unwrap();
         let there = records
@@ -173,9 +195,18 @@ fn scratch() -> tempfile::TempDir {
 
 #[test]
 fn a_store_is_sound_whenever_the_power_goes() {
+    sound_whenever_the_power_goes(Syncing::Each);
+}
+
+#[test]
+fn a_store_that_syncs_all_together_is_sound_whenever_the_power_goes() {
+    sound_whenever_the_power_goes(Syncing::Together);
+}
+
+fn sound_whenever_the_power_goes(syncing: Syncing) {
     let disk = scratch();
     let recorder = Recorder::new(disk.path());
-    work(disk.path(), &recorder);
+    work(disk.path(), &recorder, syncing);
     let log = recorder.log();
     let place = scratch();
     let mut number = 0;
@@ -187,12 +218,10 @@ fn a_store_is_sound_whenever_the_power_goes() {
         assert!(sound.is_ok(), "{}", told(&log, state));
         fs::remove_dir_all(&root).unwrap();
     });
-    let syncs = log
-        .iter()
-        .filter(|step| matches!(step, Step::SyncFile(_) | Step::SyncFolder(_)));
+    let syncs = log.iter().filter(|step| step.is_sync());
     println!(
-        "power loss: {} steps recorded, {} of them syncs, 8 results; {} crashes leave {} different \
-         disks (every set of lost names at {} steps, chosen sets at {})",
+        "power loss, {syncing:?}: {} steps recorded, {} of them syncs, 11 results; {} crashes leave \
+         {} different disks (every set of lost names at {} steps, chosen sets at {})",
         counts.steps,
         syncs.count(),
         counts.crashes,
@@ -222,20 +251,19 @@ fn told(log: &[Step], state: &states::State) -> String {
 /// The campaign can fail: without the syncs that the store makes, results are lost.
 #[test]
 fn without_its_syncs_the_store_would_not_be_sound() {
-    let disk = scratch();
-    let recorder = Recorder::new(disk.path());
-    work(disk.path(), &recorder);
-    let whole = recorder.log();
-    for (what, log) in [
-        (
-            "files",
-            without(&whole, |step| matches!(step, Step::SyncFile(_))),
-        ),
-        (
-            "folders",
-            without(&whole, |step| matches!(step, Step::SyncFolder(_))),
-        ),
-    ] {
+    let no_file = |step: &Step| matches!(step, Step::SyncFile(_));
+    let no_folder = |step: &Step| matches!(step, Step::SyncFolder(_));
+    let no_whole = |step: &Step| matches!(step, Step::SyncAll);
+    let all: [(_, _, &dyn Fn(&Step) -> bool); 3] = [
+        (Syncing::Each, "files", &no_file),
+        (Syncing::Each, "folders", &no_folder),
+        (Syncing::Together, "the whole", &no_whole),
+    ];
+    for (syncing, what, left_out) in all {
+        let disk = scratch();
+        let recorder = Recorder::new(disk.path());
+        work(disk.path(), &recorder, syncing);
+        let log = without(&recorder.log(), left_out);
         let place = scratch();
         let mut number = 0;
         let mut unsound = 0;

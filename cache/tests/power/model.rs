@@ -7,6 +7,7 @@
 //!   a move, the folder that got it. Any set of the other changes of names may have come through,
 //!   in any order; those of one name in their own order.
 //! - A sync of a file does not save its name, nor does a sync of a folder the folder's own name.
+//! - A sync of the whole file system (`syncfs`) saves all bytes and names that there are by then.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -144,6 +145,16 @@ impl Disk {
                 let folder = self.folder(path);
                 for naming in &mut self.past {
                     naming.durable |= naming.saved_by.contains(&folder);
+                }
+            }
+            Step::SyncAll => {
+                for node in &mut self.nodes {
+                    if let Node::File { durable, now } = node {
+                        *durable = Some(Arc::clone(now));
+                    }
+                }
+                for naming in &mut self.past {
+                    naming.durable = true;
                 }
             }
             Step::Rename(from, to) => {

@@ -17,6 +17,7 @@ pub(crate) enum Step {
     Link(PathBuf, PathBuf),
     SyncFile(PathBuf),
     SyncFolder(PathBuf),
+    SyncAll,
     Rename(PathBuf, PathBuf),
     Exchange(PathBuf, PathBuf),
     Remove(PathBuf),
@@ -25,6 +26,15 @@ pub(crate) enum Step {
     Promised(usize),
     /// Not of the disk: the store may drop this result from now on.
     Released(usize),
+}
+
+impl Step {
+    pub(crate) fn is_sync(&self) -> bool {
+        matches!(
+            self,
+            Self::SyncFile(_) | Self::SyncFolder(_) | Self::SyncAll
+        )
+    }
 }
 
 /// Writes down what happens below `root`.
@@ -64,6 +74,7 @@ impl Recorder {
             Change::Link(path) => Step::Link(short(path)?, fs::read_link(path).ok()?),
             Change::SyncFile(path) => Step::SyncFile(short(path)?),
             Change::SyncFolder(path) => Step::SyncFolder(short(path)?),
+            Change::SyncAll(path) => short(path).map(|_| Step::SyncAll)?,
             Change::Rename(from, to) => Step::Rename(short(from)?, short(to)?),
             Change::Exchange(one, other) => Step::Exchange(short(one)?, short(other)?),
             Change::Remove(path) => Step::Remove(short(path)?),

@@ -27,9 +27,11 @@ impl Scheduler<'_> {
         let mut signals = Signals::new().map_err(RunError::Runtime)?;
         let mut executors = JoinSet::new();
         let mut watching = self.watching.take();
+        self.planner.work_begins();
         loop {
             self.open()?;
             self.run_errands(&to, &mut executors);
+            self.place_soon(&to, &mut executors);
             if self.opened {
                 self.start(&to, &mut executors);
             }
@@ -127,6 +129,7 @@ impl Scheduler<'_> {
                 total,
             }),
             Message::Fetched(outcome, millis) => self.fetched(stage, *outcome, millis),
+            Message::Placed => self.placed(),
             Message::Push(push) => self.heard_of_push(stage, push),
             Message::Ended(ended) => {
                 if self.grants.remove(&stage).is_some() {

@@ -21,15 +21,17 @@
 //! for another process, or for its next try, holds no slots meanwhile.
 
 mod drive;
+mod place;
 mod queue;
 mod stop;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use cache::Digest;
+use cache::{Digest, Ticket};
 use tokio::sync::{oneshot, watch};
 
+use self::place::Placing;
 use super::claims;
 use super::guarded;
 use super::job::Job;
@@ -106,12 +108,17 @@ pub(crate) struct Scheduler<'a> {
     /// Whether the machine was looked at, and what it has.
     opened: bool,
     pub(super) machine: Option<Machine>,
+    /// What tells whether the results of stages came into their places.
+    pub(super) tickets: Vec<(usize, Ticket)>,
+    placing: Placing,
     /// Whether any stage began.
     pub(super) something_ran: bool,
     /// Lock entries that this run settled.
     pub(super) locked: Lock,
     pub(super) tally: Tally,
     pub(super) began: Instant,
+    /// What the store had asked the disk for before this run.
+    pub(super) syncs_before: u64,
     journal: Journal,
     tell: &'a mut dyn FnMut(&Envelope),
     /// `--watch`: who tells of changes, and how to read the pipeline anew.
@@ -178,10 +185,13 @@ impl<'a> Scheduler<'a> {
             far: Far::new(link),
             opened: false,
             machine: None,
+            tickets: Vec::new(),
+            placing: Placing::default(),
             something_ran: false,
             locked: Lock::default(),
             tally: Tally::default(),
             began: Instant::now(),
+            syncs_before: project.store.syncs(),
             journal: Journal::new(project.store.home()),
             project,
             options,
@@ -207,6 +217,7 @@ impl<'a> Scheduler<'a> {
             .filter(|stage| matches!(self.states[*stage], State::Waiting(0)))
             .collect();
         let ended = self.go();
+        self.settle_store();
         // What was settled is worth locking, whatever came after.
         self.write_lock();
         ended?;
