@@ -31,6 +31,15 @@ laptop: build
 prove kind: build
     tests/laptop/prove.sh {{kind}}
 
+# what PEFT needs to train as the laptop profile does, into a folder (tests/laptop/curve/README.md)
+curve folder: build
+    #!/usr/bin/env bash
+    set -euo pipefail
+    target/release/tunesmith run split
+    mkdir -p "{{folder}}" && cp out/laptop/split/train.jsonl "{{folder}}"
+    export TUNESMITH_SMOLLM2=$(ls "$PWD"/out/laptop/base-smollm2/data/*.gguf) TUNESMITH_CURVE=$(realpath "{{folder}}")
+    cargo test --release --workspace --lib -- laptop_s_first
+
 # kill -9 at random moments of runs, 500 times (a few minutes); `just crash 50 7` for 50 with seed 7
 crash points="500" seed="1":
     CRASH_POINTS={{points}} CRASH_SEED={{seed}} cargo test --release --workspace --test cli -- campaign --nocapture

@@ -20,7 +20,8 @@
 
 use std::path::Path;
 
-use cache::KeyParts;
+use cache::{KeyParts, Tree};
+use stages::{Params, Stage};
 
 use super::canonical;
 use super::input::{Inputs, Item};
@@ -36,18 +37,7 @@ pub fn parts(spec: &StageSpec, inputs: &Inputs, pin: Option<&str>) -> KeyParts {
     let mut parts = KeyParts::new();
     parts.push("key", KEY_VERSION);
     match &spec.action {
-        Action::Builtin { stage, params } => {
-            parts.push("kind", stage.kind());
-            parts.push("version", stage.version().to_string());
-            let mut shared = stage.shared().to_vec();
-            shared.sort_unstable();
-            for (name, version) in shared {
-                parts.push(format!("shared.{name}"), version.to_string());
-            }
-            for (name, value) in params.given() {
-                parts.push(format!("with.{name}"), canonical::text(value));
-            }
-        }
+        Action::Builtin { stage, params } => push_builtin(&mut parts, *stage, params),
         Action::Shell { command, outputs } => {
             parts.push("kind", "shell");
             parts.push("version", SHELL_VERSION);
@@ -69,6 +59,29 @@ pub fn parts(spec: &StageSpec, inputs: &Inputs, pin: Option<&str>) -> KeyParts {
     for (name, value) in &spec.env {
         parts.push(format!("env.{name}"), value);
     }
+    parts
+}
+
+fn push_builtin(parts: &mut KeyParts, stage: &dyn Stage, params: &Params) {
+    parts.push("kind", stage.kind());
+    parts.push("version", stage.version().to_string());
+    let mut shared = stage.shared().to_vec();
+    shared.sort_unstable();
+    for (name, version) in shared {
+        parts.push(format!("shared.{name}"), version.to_string());
+    }
+    for (name, value) in params.given() {
+        parts.push(format!("with.{name}"), canonical::text(value));
+    }
+}
+
+/// The parts under which something derived from an input is kept. No seed and no name of the input: all stages
+/// that read equal bytes there share it.
+pub fn derived(maker: &dyn Stage, params: &Params, port: &str, tree: &Tree) -> KeyParts {
+    let mut parts = KeyParts::new();
+    parts.push("key", KEY_VERSION);
+    push_builtin(&mut parts, maker, params);
+    parts.push(format!("input.{port}"), tree.digest().hex());
     parts
 }
 

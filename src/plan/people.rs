@@ -84,6 +84,7 @@ impl Planner<'_> {
         let inputs = lay_out(self.store, inputs, scratch.path())?;
         let ctx = Context {
             inputs,
+            derived: BTreeMap::new(),
             output: PathBuf::new(),
             checkpoint: PathBuf::new(),
             keep: PathBuf::new(),

@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cache::{KeyLock, Made, Record, Ticket};
+use cache::{Digest, KeyLock, Made, Record, Ticket};
 use stages::{Outcome, StageError, StageEvent};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::backoff;
 use super::checkpoints;
+use super::derive;
 use super::job::{Failure, Job, Message, Performed};
 use super::log::{self, Log};
 use super::out::{Found, Out};
@@ -27,7 +28,7 @@ use crate::config::Action;
 use crate::plan::key;
 
 /// How often a lock held by another process is asked for.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What took longer to make waits until no power cut takes it back: the wait is little beside it.
 const QUICK: Duration = Duration::from_millis(200);
@@ -61,7 +62,7 @@ async fn one(
     let (lock, waited) = lock(job, voice, &mut stop).await?;
     let lock = Arc::new(Mutex::new(Some(lock)));
     if (waited || !job.forced)
-        && let Some(record) = already(job)?
+        && let Some(record) = already(job, &job.key)?
     {
         return Ok(Performed::Taken(record));
     }
@@ -138,9 +139,9 @@ async fn lock(
 }
 
 /// A result that somebody else made since the plan was.
-fn already(job: &Job) -> Result<Option<Record>, Failure> {
+pub(super) fn already(job: &Job, key: &Digest) -> Result<Option<Record>, Failure> {
     let failed = |error: cache::Error| Failure::Error(stored(&error), 0);
-    for record in job.store.records(&job.key).map_err(failed)? {
+    for record in job.store.records(key).map_err(failed)? {
         if job.store.present(&record).map_err(failed)? {
             return Ok(Some(record));
         }
@@ -164,9 +165,10 @@ async fn tried(
     let began = Instant::now();
     let mut log = Log::open(&job.log, job.mask(), attempt == 1);
     heading(job, held, &mut log, attempt);
+    let derived = derive::all(job, voice, &mut log, &stop).await?;
     let devices = held.devices.clone();
-    let prepared = blocking(job, move |job| prepare(job, &devices)).await?;
-    let (outcome, prepared) = run(job, prepared, voice, log, stop).await?;
+    let prepared = blocking(job, move |job| prepare(job, &devices, &derived)).await?;
+    let (outcome, prepared) = run(job, prepared, voice, &mut log, stop).await?;
     voice.tell(Message::Taking);
     let took = began.elapsed();
     let made = Made {
@@ -189,7 +191,7 @@ async fn tried(
 }
 
 /// Blocking work off the loop.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     job: &Arc<Job>,
     work: impl FnOnce(&Job) -> Result<T, StageError> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -200,11 +202,11 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn run(
+pub(super) async fn run(
     job: &Arc<Job>,
     prepared: Prepared,
     voice: &Voice,
-    mut log: Log,
+    log: &mut Log,
     stop: watch::Receiver<Stop>,
 ) -> Result<(Outcome, Prepared), Failure> {
     if let Action::Shell { .. } = job.spec().action {
@@ -351,15 +353,7 @@ fn collect(
         let tree = job.store.adopt(path).map_err(|error| stored(&error))?;
         record.outputs.insert(name.clone(), tree);
     }
-    for (path, tree) in job.outside() {
-        if !job
-            .store
-            .unchanged(path, tree)
-            .map_err(|error| stored(&error))?
-        {
-            return Err(changed(path));
-        }
-    }
+    same_inputs(job)?;
     Ok(record)
 }
 
@@ -400,6 +394,17 @@ fn frozen(job: &Job) -> StageError {
         "run again",
     );
     error.retryable()
+}
+
+/// Refuses what was made of an input that changed meanwhile.
+pub(super) fn same_inputs(job: &Job) -> Result<(), StageError> {
+    for (path, tree) in job.outside() {
+        let same = job.store.unchanged(path, tree);
+        if !same.map_err(|error| stored(&error))? {
+            return Err(changed(path));
+        }
+    }
+    Ok(())
 }
 
 fn missing(job: &Job, prepared: &Prepared, name: &str, path: &std::path::Path) -> StageError {

@@ -10,6 +10,7 @@ mod backoff;
 mod checkpoints;
 mod claims;
 mod collect;
+mod derive;
 mod executor;
 mod finish;
 mod gates;

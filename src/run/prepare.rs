@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cache::Scratch;
+use cache::{Scratch, Tree};
 use serde_json::Value;
 use stages::contract::WorkerRequest;
 use stages::{Effect, Params, Stage, StageError};
@@ -56,11 +56,17 @@ pub(crate) fn stored(error: &cache::Error) -> StageError {
 
 /// Lays everything out. Blocks.
 ///
-/// `devices` are the GPUs that the stage was given.
-pub(crate) fn prepare(job: &Job, devices: &[String]) -> Result<Prepared, StageError> {
+/// `devices` are the GPUs that the stage was given, `derived` what it reads besides its inputs.
+pub(crate) fn prepare(
+    job: &Job,
+    devices: &[String],
+    derived: &BTreeMap<String, Tree>,
+) -> Result<Prepared, StageError> {
     let scratch = job.store.scratch().map_err(|error| stored(&error))?;
     match &job.spec().action {
-        Action::Builtin { stage, params } => builtin(job, *stage, params, devices, scratch),
+        Action::Builtin { stage, params } => {
+            builtin(job, *stage, params, devices, derived, scratch)
+        }
         Action::Shell { command, outputs } => command_line(job, command, outputs, devices, scratch),
     }
 }
@@ -70,6 +76,7 @@ fn builtin(
     stage: &dyn Stage,
     params: &Params,
     devices: &[String],
+    derived: &BTreeMap<String, Tree>,
     scratch: Scratch,
 ) -> Result<Prepared, StageError> {
     let mut inputs = BTreeMap::new();
@@ -82,6 +89,14 @@ fn builtin(
         }
         inputs.insert(port.clone(), paths);
     }
+    let mut made = BTreeMap::new();
+    for (name, tree) in derived {
+        let place = folder(&scratch.path().join("derived"))?.join(name);
+        job.store
+            .view(tree, &place)
+            .map_err(|error| stored(&error))?;
+        made.insert(name.clone(), place);
+    }
     let output = folder(&scratch.path().join("output"))?;
     let base = job.store.base();
     let request = WorkerRequest {
@@ -90,6 +105,7 @@ fn builtin(
         version: stage.version(),
         params: params.given().clone(),
         inputs,
+        derived: made,
         output: output.clone(),
         checkpoint: folder(&checkpoints::folder_of(job))?,
         keep: folder(&base.join("kept").join(stage.kind()))?,
@@ -183,7 +199,7 @@ fn command_line(
 }
 
 /// An input to read: links to blobs, or to a file too big for the store.
-fn view(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
+pub(super) fn view(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
     folder(place.parent().expect("an input lies in a folder"))?;
     match read_in_place(item) {
         Some(path) => {
@@ -214,7 +230,7 @@ fn copy(job: &Job, item: &Item, place: &Path) -> Result<(), StageError> {
     }
 }
 
-fn folder(path: &Path) -> Result<PathBuf, StageError> {
+pub(super) fn folder(path: &Path) -> Result<PathBuf, StageError> {
     if !path.is_dir() {
         std::fs::create_dir_all(path).map_err(|error| StageError::io(path, &error))?;
     }
@@ -222,7 +238,7 @@ fn folder(path: &Path) -> Result<PathBuf, StageError> {
 }
 
 /// The whole environment of a stage; what is written in the file wins.
-fn environment(
+pub(super) fn environment(
     job: &Job,
     devices: &[String],
     passed: impl Iterator<Item = &'static str>,

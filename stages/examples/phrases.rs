@@ -70,6 +70,7 @@ fn draw(
         &params,
         &Context {
             inputs,
+            derived: BTreeMap::new(),
             output: folder.to_owned(),
             checkpoint: folder.to_owned(),
             keep: folder.to_owned(),

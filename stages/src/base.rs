@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use jiff::civil::DateTime;
 use qlora::{ChatTemplate, ModelFiles, Quantization, Tokenizer};
 
-use crate::contract::{Params, StageError};
+use crate::contract::{Context, Params, StageError};
 use crate::conversation::{Conversation, Message};
 use crate::format::{self, ChatMessage, Role};
+use crate::layers::LAYERS;
 use crate::prompt::system_prompt;
 use crate::tools::ToolSet;
 
@@ -49,6 +50,15 @@ impl Base {
             tools,
             system,
         })
+    }
+
+    /// Takes the four-bit layers that were derived from this base, where there are some.
+    pub(crate) fn with_derived(mut self, ctx: &Context<'_>) -> Result<Self, StageError> {
+        if let Some(file) = ctx.derived(LAYERS) {
+            let with = self.files.with_layers(file);
+            self.files = with.map_err(|error| engine(&error))?;
+        }
+        Ok(self)
     }
 
     /// The tool list.
@@ -134,7 +144,7 @@ pub(crate) fn quantization(params: &Params) -> Quantization {
 }
 
 /// A folder that holds exactly one GGUF file means that file.
-fn model_path(path: &Path) -> Result<PathBuf, StageError> {
+pub(crate) fn model_path(path: &Path) -> Result<PathBuf, StageError> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }

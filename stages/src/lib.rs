@@ -17,6 +17,7 @@ pub mod format;
 #[cfg(test)]
 mod golden_tests;
 mod http;
+mod layers;
 #[cfg(test)]
 mod model_tests;
 pub mod prompt;
@@ -34,6 +35,6 @@ pub mod upload;
 pub mod validate;
 
 pub use contract::{
-    Context, Effect, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site, Stage,
-    StageError, StageEvent, Undecided,
+    Context, Derived, Effect, Fault, Field, FieldType, Outcome, Params, Pool, Port, Product, Site,
+    Stage, StageError, StageEvent, Undecided,
 };

@@ -5,6 +5,7 @@ use crate::convert::Convert;
 use crate::eval::Eval;
 use crate::export::Export;
 use crate::fetch::Fetch;
+use crate::layers::Layers;
 use crate::split::Split;
 use crate::synthesize::Synthesize;
 use crate::train::Train;
@@ -26,14 +27,20 @@ pub fn all() -> &'static [&'static dyn Stage] {
     ]
 }
 
-/// The stage called `kind` in `uses:`.
+/// Those that nobody names in `uses:`: other stages derive their inputs by them.
+fn makers() -> &'static [&'static dyn Stage] {
+    &[&Layers]
+}
+
+/// The stage of this kind, as a worker is asked for it.
 pub fn find(kind: &str) -> Option<&'static dyn Stage> {
-    all().iter().copied().find(|stage| stage.kind() == kind)
+    let mut known = all().iter().chain(makers()).copied();
+    known.find(|stage| stage.kind() == kind)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::all;
+    use super::{all, makers};
 
     /// Everything that a key takes from the code. A default that changes changes results without
     /// changing keys: raise the version of its kind in the same commit.
@@ -41,7 +48,7 @@ mod tests {
     #[expect(clippy::too_many_lines, reason = "the lines are the snapshot")]
     fn what_keys_rest_on_is_pinned() {
         let mut text = String::new();
-        for stage in all() {
+        for stage in all().iter().chain(makers()) {
             text.push_str(&format!("{} {}\n", stage.kind(), stage.version()));
             for (part, version) in stage.shared() {
                 text.push_str(&format!("  with {part} {version}\n"));
@@ -176,6 +183,9 @@ mod tests {
           max_tokens = 512
           wait_seconds = 900
           limit = 100
+        nf4-layers 1
+          with layers 1
+          double = true
         "#);
     }
 }

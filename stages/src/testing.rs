@@ -7,12 +7,13 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
-use crate::contract::{Context, Outcome, Stage, StageError, StageEvent, canonical};
+use crate::contract::{Context, Outcome, Params, Stage, StageError, StageEvent, canonical};
 
 /// A folder for inputs, outputs and kept files.
 pub(crate) struct Bench {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) inputs: BTreeMap<String, Vec<PathBuf>>,
+    pub(crate) derived: BTreeMap<String, PathBuf>,
     pub(crate) events: Mutex<Vec<StageEvent>>,
     pub(crate) seed: u64,
 }
@@ -22,6 +23,7 @@ impl Bench {
         Self {
             folder: tempfile::tempdir().unwrap(),
             inputs: BTreeMap::new(),
+            derived: BTreeMap::new(),
             events: Mutex::new(Vec::new()),
             seed: 7,
         }
@@ -41,6 +43,16 @@ impl Bench {
 
     /// Runs a stage into `out/`.
     pub(crate) fn run(&self, stage: &dyn Stage, with: Value) -> Result<Outcome, StageError> {
+        self.under(stage, with, |params, ctx| stage.run(params, ctx))
+    }
+
+    /// Does something with what a run of `stage` would be given, its output in `out/`.
+    pub(crate) fn under<T>(
+        &self,
+        stage: &dyn Stage,
+        with: Value,
+        then: impl FnOnce(&Params, &Context<'_>) -> T,
+    ) -> T {
         let given: BTreeMap<String, Value> =
             with.as_object().unwrap().clone().into_iter().collect();
         let params = canonical(stage.fields(), &given).expect("the parameters are right");
@@ -52,10 +64,11 @@ impl Bench {
         }
         let cancel = AtomicBool::new(false);
         let events = |event| self.events.lock().unwrap().push(event);
-        stage.run(
+        then(
             &params,
             &Context {
                 inputs: self.inputs.clone(),
+                derived: self.derived.clone(),
                 output,
                 checkpoint: keep.clone(),
                 keep,

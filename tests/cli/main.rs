@@ -14,6 +14,7 @@ mod crash;
 mod damage;
 mod denied;
 mod deploy;
+mod derived;
 mod failures;
 mod fuzz;
 mod interrupt;

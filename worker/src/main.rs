@@ -66,6 +66,7 @@ fn serve(messages: &Messages, cancel: &AtomicBool) -> Result<Outcome, StageError
     let events = |event| messages.send(&WorkerMessage::Event(event));
     let context = Context {
         inputs: request.inputs,
+        derived: request.derived,
         output: request.output,
         checkpoint: request.checkpoint,
         keep: request.keep,

@@ -1,7 +1,7 @@
 // Rotary embedding, gated activation, embedding rows, biases, and gradients that arrive from elsewhere.
 //
 // One thread works on eight neighbouring values (rotary: on two groups of eight).
-#include "common.cuh"
+#include "dropout.cuh"
 
 struct Rope {
     void* rows;
@@ -54,8 +54,21 @@ static_assert(sizeof(Swiglu) == 32, "params.rs");
 __device__ __forceinline__ float sigmoid(float x, bf16) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 __device__ __forceinline__ float sigmoid(float x, float) { return 1.0f / (1.0f + expf(-x)); }
 
-template <typename T>
-__device__ void swiglu_forward(const Swiglu& p) {
+// The same where the adapter sees the activation through dropout. Forward: `other` is written, what it sees.
+// Backward: `other` is the adapter's part of d_active, which has still to go through the mask; `active` becomes what
+// the adapter saw.
+struct SwigluMasked {
+    Swiglu gated;
+    void* other;
+    Mask mask;
+    uint32_t other_stride;
+    uint32_t unused;
+};
+static_assert(sizeof(SwigluMasked) == 80, "params.rs");
+
+// `seen(at, values)` is told what was written from column `at`.
+template <typename T, typename Seen>
+__device__ void swiglu_forward(const Swiglu& p, Seen seen) {
     const uint32_t at = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (at >= p.width) return;
     const T* gate = static_cast<const T*>(p.gate_up) + size_t(blockIdx.y) * p.gate_stride + at;
@@ -64,16 +77,31 @@ __device__ void swiglu_forward(const Swiglu& p) {
 #pragma unroll
     for (int i = 0; i < 8; i++) out.v[i] = g.v[i] * sigmoid(g.v[i], T()) * u.v[i];
     store8(static_cast<T*>(p.active) + size_t(blockIdx.y) * p.stride + at, out);
+    seen(at, out);
+}
+template <typename T>
+__device__ void swiglu_forward(const Swiglu& p) {
+    swiglu_forward<T>(p, [](uint32_t, const Eight&) {});
+}
+template <typename T>
+__device__ void swiglu_forward_masked(const SwigluMasked& p) {
+    swiglu_forward<T>(p.gated, [&](uint32_t at, const Eight& x) {
+        T* out = static_cast<T*>(p.other) + size_t(blockIdx.y) * p.other_stride + at;
+        store8(out, draw8(p.mask, mask_key(p.mask, blockIdx.y), blockIdx.y, p.gated.width, at, x));
+    });
 }
 FOR_BOTH_TYPES(swiglu_forward, Swiglu)
+FOR_BOTH_TYPES(swiglu_forward_masked, SwigluMasked)
 
-template <typename T>
-__device__ void swiglu_backward(const Swiglu& p) {
+// `whole(at, values)` makes the whole gradient from what `active` holds from column `at`; `seen(at, activation)` gives
+// what stands there afterwards.
+template <typename T, typename Whole, typename Seen>
+__device__ void swiglu_backward(const Swiglu& p, Whole whole, Seen seen) {
     const uint32_t at = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (at >= p.width) return;
     T* gate = static_cast<T*>(p.gate_up) + size_t(blockIdx.y) * p.gate_stride + at;
     T* active = static_cast<T*>(p.active) + size_t(blockIdx.y) * p.stride + at;
-    const Eight g = load8(gate), u = load8(gate + p.width), da = load8(active);
+    const Eight g = load8(gate), u = load8(gate + p.width), da = whole(at, load8(active));
     Eight dg, du, a;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -85,9 +113,27 @@ __device__ void swiglu_backward(const Swiglu& p) {
     }
     store8(gate, dg);
     store8(gate + p.width, du);
-    store8(active, a);
+    store8(active, seen(at, a));
+}
+template <typename T>
+__device__ void swiglu_backward(const Swiglu& p) {
+    const auto same = [](uint32_t, const Eight& x) { return x; };
+    swiglu_backward<T>(p, same, same);
+}
+template <typename T>
+__device__ void swiglu_backward_masked(const SwigluMasked& p) {
+    const auto byte = [&](uint32_t at) { return *mask_byte(p.mask, blockIdx.y, p.gated.width, at); };
+    const auto whole = [&](uint32_t at, Eight da) {
+        const T* through = static_cast<const T*>(p.other) + size_t(blockIdx.y) * p.other_stride + at;
+        const Eight more = masked8(p.mask, byte(at), load8(through));
+#pragma unroll
+        for (int i = 0; i < 8; i++) da.v[i] += more.v[i];
+        return da;
+    };
+    swiglu_backward<T>(p.gated, whole, [&](uint32_t at, const Eight& a) { return masked8(p.mask, byte(at), a); });
 }
 FOR_BOTH_TYPES(swiglu_backward, Swiglu)
+FOR_BOTH_TYPES(swiglu_backward_masked, SwigluMasked)
 
 struct Embed {
     const void* table;

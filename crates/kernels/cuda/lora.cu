@@ -1,8 +1,6 @@
-// The adapter beside the frozen weights: its two halves brought into the products' element type, and dropout.
-//
-// Masks are those of ops/dropout.rs: a pure function of the token's key, the place and the column. They
-// are drawn once and kept as one bit a value.
-#include "common.cuh"
+// The adapter beside the frozen weights: its two halves brought into the products' element type, and dropout where
+// no other kernel has the values at hand.
+#include "dropout.cuh"
 
 struct LoraUp {
     const float* b[3];   // B of each stacked map, out x r; null where there is no pair
@@ -53,14 +51,10 @@ FOR_BOTH_TYPES(lora_down, LoraDown)
 struct Dropout {
     const void* x;
     void* out;
-    uint8_t* bits;         // per token width / 8 bytes, bit i of a byte is value i: 1 is kept
-    const uint64_t* keys;  // per token
-    uint64_t place;        // mixed
+    Mask mask;
     uint32_t width;
     uint32_t x_stride;
     uint32_t out_stride;
-    uint32_t threshold;
-    float keep;            // 1 / (1 - rate)
     uint32_t unused;
 };
 static_assert(sizeof(Dropout) == 64, "params.rs");
@@ -69,18 +63,9 @@ template <typename T>
 __device__ void dropout_draw(const Dropout& p) {
     const uint32_t at = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (at >= p.width) return;
-    const uint64_t key = mix64(p.keys[blockIdx.y] ^ p.place);
-    const uint32_t high = uint32_t(key >> 32), low = uint32_t(key);
-    Eight x = load8(static_cast<const T*>(p.x) + size_t(blockIdx.y) * p.x_stride + at);
-    uint32_t byte = 0;
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        const bool kept = mix32(mix32(low + at + i) ^ high) >= p.threshold;
-        byte |= uint32_t(kept) << i;
-        x.v[i] = kept ? x.v[i] * p.keep : 0.0f;
-    }
-    store8(static_cast<T*>(p.out) + size_t(blockIdx.y) * p.out_stride + at, x);
-    p.bits[(size_t(blockIdx.y) * p.width + at) / 8] = uint8_t(byte);
+    const Eight x = load8(static_cast<const T*>(p.x) + size_t(blockIdx.y) * p.x_stride + at);
+    const Eight y = draw8(p.mask, mask_key(p.mask, blockIdx.y), blockIdx.y, p.width, at, x);
+    store8(static_cast<T*>(p.out) + size_t(blockIdx.y) * p.out_stride + at, y);
 }
 FOR_BOTH_TYPES(dropout_draw, Dropout)
 
@@ -88,13 +73,13 @@ template <typename T, bool ADD>
 __device__ void dropout_again(const Dropout& p) {
     const uint32_t at = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (at >= p.width) return;
-    const uint32_t byte = p.bits[(size_t(blockIdx.y) * p.width + at) / 8];
-    const Eight x = load8(static_cast<const T*>(p.x) + size_t(blockIdx.y) * p.x_stride + at);
+    const uint32_t byte = *mask_byte(p.mask, blockIdx.y, p.width, at);
+    const Eight x = masked8(p.mask, byte, load8(static_cast<const T*>(p.x) + size_t(blockIdx.y) * p.x_stride + at));
     T* out = static_cast<T*>(p.out) + size_t(blockIdx.y) * p.out_stride + at;
     Eight y = {};
     if (ADD) y = load8(out);
 #pragma unroll
-    for (int i = 0; i < 8; i++) y.v[i] += (byte >> i & 1) ? x.v[i] * p.keep : 0.0f;
+    for (int i = 0; i < 8; i++) y.v[i] += x.v[i];
     store8(out, y);
 }
 template <typename T> __device__ void dropout_apply(const Dropout& p) { dropout_again<T, false>(p); }

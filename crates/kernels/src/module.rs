@@ -148,11 +148,15 @@ kernels! {
     1 {
         NormForward = "norm_forward_bf16", "norm_forward_f32", NormForward;
         NormBackward = "norm_backward_bf16", "norm_backward_f32", NormBackward;
+        NormForwardMasked = "norm_forward_masked_bf16", "norm_forward_masked_f32", NormForwardMasked;
+        NormBackwardMasked = "norm_backward_masked_bf16", "norm_backward_masked_f32", NormBackwardMasked;
     }
     2 {
         Rope = "rope_bf16", "rope_f32", Rope;
         SwigluForward = "swiglu_forward_bf16", "swiglu_forward_f32", Swiglu;
         SwigluBackward = "swiglu_backward_bf16", "swiglu_backward_f32", Swiglu;
+        SwigluForwardMasked = "swiglu_forward_masked_bf16", "swiglu_forward_masked_f32", SwigluMasked;
+        SwigluBackwardMasked = "swiglu_backward_masked_bf16", "swiglu_backward_masked_f32", SwigluMasked;
         Embed = "embed_bf16", "embed_f32", Embed;
         AddRows = "add_rows_bf16", "add_rows_f32", AddRows;
     }
@@ -212,6 +216,12 @@ impl Kernels {
     /// # Errors
     /// [`LaunchError`] when the driver has no code for this card.
     pub fn load() -> Result<Self, LaunchError> {
+        if !crate::BUILT {
+            return Err(LaunchError {
+                what: "loading the kernels".to_owned(),
+                code: "this program was built without them".to_owned(),
+            });
+        }
         let modules = FATBINS[..ATTENTION + GENERAL]
             .iter()
             .map(|image| load_module(image))

@@ -59,6 +59,14 @@ params! {
         deviation: f32,
         unused: u32,
     }
+    /// dropout.cuh: the masks of one site.
+    Mask, 32 {
+        bits: Address,
+        keys: Address,
+        place: u64,
+        threshold: u32,
+        keep: f32,
+    }
     /// norm.cu.
     NormForward, 56 {
         x: Address,
@@ -84,6 +92,22 @@ params! {
         x_stride: u32,
         add: u32,
     }
+    /// norm.cu.
+    NormForwardMasked, 104 {
+        norm: NormForward,
+        seen: Address,
+        mask: Mask,
+        seen_stride: u32,
+        unused: u32,
+    }
+    /// norm.cu.
+    NormBackwardMasked, 112 {
+        norm: NormBackward,
+        through: Address,
+        mask: Mask,
+        through_stride: u32,
+        unused: u32,
+    }
     /// elementwise.cu: rotary embedding.
     Rope, 48 {
         rows: Address,
@@ -104,6 +128,14 @@ params! {
         width: u32,
         stride: u32,
         gate_stride: u32,
+    }
+    /// elementwise.cu: the same with dropout.
+    SwigluMasked, 80 {
+        gated: Swiglu,
+        other: Address,
+        mask: Mask,
+        other_stride: u32,
+        unused: u32,
     }
     /// elementwise.cu: rows of the embedding.
     Embed, 32 {
@@ -144,14 +176,10 @@ params! {
     Dropout, 64 {
         x: Address,
         out: Address,
-        bits: Address,
-        keys: Address,
-        place: u64,
+        mask: Mask,
         width: u32,
         x_stride: u32,
         out_stride: u32,
-        threshold: u32,
-        keep: f32,
         unused: u32,
     }
     /// loss.cu.

@@ -1,11 +1,14 @@
 //! One table of the CUDA engine on Mistral 7B's shape with random weights: the plan's job, dense batches,
-//! generation, the decoder of weights, the card's ceiling, dropout's cost, determinism.
+//! generation, the decoder of weights, the card's ceiling, dropout's cost, determinism. `warm [FOLDER]` alone times
+//! starts instead.
 //!
 //! `cargo run --release -p qlora --features cuda --example cuda_bench [-- CASE...]`
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "cuda_bench/decode.rs"]
 mod decode;
+#[path = "cuda_bench/warm.rs"]
+mod warm;
 
 use qlora::cuda::{Base, CudaEngine, Device, Keep, Options, bench};
 use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, train_on_gpu};
@@ -250,6 +253,17 @@ fn cases(names: &[String]) -> Vec<Case> {
 
 fn main() {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
+    match names.first().map(String::as_str) {
+        Some("warm-child") => return warm::child(&names[1..]),
+        Some("warm") => {
+            let folder = names.get(1).map_or_else(
+                || std::env::temp_dir().join("tunesmith-warm"),
+                std::path::PathBuf::from,
+            );
+            return warm::run(&folder);
+        }
+        _ => {}
+    }
     let profile = names.iter().any(|n| n == "--profile");
     names.retain(|n| n != "--profile");
     let started = std::time::Instant::now();

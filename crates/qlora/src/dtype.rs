@@ -3,6 +3,10 @@
 //! Rounding is to nearest, ties to even, as torch does. It must not know of file layouts.
 
 use half::{bf16, f16};
+use rayon::prelude::*;
+
+/// Values that one thread decodes at a time.
+const AT_ONCE: usize = 1 << 16;
 
 /// A float format of stored or computed values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,25 +59,32 @@ impl Dtype {
 
     /// Little-endian bytes to f32 values; a rest shorter than one value is left out.
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        let size = self.size();
+        let mut values = vec![0.0; bytes.len() / size];
+        values
+            .par_chunks_mut(AT_ONCE)
+            .zip(bytes.par_chunks(AT_ONCE * size))
+            .for_each(|(values, bytes)| self.decode_into(bytes, values));
+        values
+    }
+
+    fn decode_into(self, bytes: &[u8], values: &mut [f32]) {
         match self {
-            Self::F32 => bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect(),
-            Self::F16 => bytes
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| f16::from_le_bytes(*b).to_f32())
-                .collect(),
-            Self::Bf16 => bytes
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|b| bf16::from_le_bytes(*b).to_f32())
-                .collect(),
+            Self::F32 => {
+                for (value, b) in values.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *value = f32::from_le_bytes(*b);
+                }
+            }
+            Self::F16 => {
+                for (value, b) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *value = f16::from_le_bytes(*b).to_f32();
+                }
+            }
+            Self::Bf16 => {
+                for (value, b) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *value = bf16::from_le_bytes(*b).to_f32();
+                }
+            }
         }
     }
 

@@ -8,7 +8,6 @@ pub const ENGINE_VERSION: u32 = 1;
 
 pub mod chat;
 pub mod config;
-#[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod dtype;
 pub mod error;
@@ -31,6 +30,7 @@ pub use nf4::Nf4Tensor;
 pub use nn::adapter::{Adapter, Slot, Target};
 pub use nn::lora::{Init, LoraConfig};
 pub use nn::model::{Model, Quantization};
+pub use nn::quantize::{LAYERS_VERSION, Quantized, quantize_layers};
 pub use peft::{AdapterConfig, LoraPair, PeftAdapter};
 pub use tensor::Matrix;
 pub use tokenizer::Tokenizer;

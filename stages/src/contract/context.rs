@@ -13,6 +13,8 @@ use super::{StageError, StageEvent};
 pub struct Context<'a> {
     /// Input paths by port name, in the order written.
     pub inputs: BTreeMap<String, Vec<PathBuf>>,
+    /// What was derived from the inputs, by the names that [`Stage::derives`](super::Stage::derives) gave.
+    pub derived: BTreeMap<String, PathBuf>,
     /// An empty directory; products are written below it.
     pub output: PathBuf,
     /// A directory of this key's own that survives a kill (checkpoints).
@@ -50,6 +52,11 @@ impl Context<'_> {
     /// The path of an optional input.
     pub fn optional(&self, name: &str) -> Option<&Path> {
         self.inputs.get(name)?.first().map(PathBuf::as_path)
+    }
+
+    /// Something derived from an input; nothing where it could not be made, and the stage does without.
+    pub fn derived(&self, name: &str) -> Option<&Path> {
+        self.derived.get(name).map(PathBuf::as_path)
     }
 
     /// All paths of a port that accepts a list.

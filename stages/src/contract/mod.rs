@@ -4,6 +4,7 @@
 //! [`Context`]. Must not know: YAML, the store, other stages, the terminal.
 
 mod context;
+mod derived;
 mod error;
 mod event;
 mod fields;
@@ -12,6 +13,7 @@ mod refused;
 mod wire;
 
 pub use context::{Context, Outcome, Site};
+pub use derived::Derived;
 pub use error::{Fault, StageError};
 pub use event::StageEvent;
 pub use fields::{Field, FieldType, Params, canonical};
@@ -109,6 +111,12 @@ pub trait Stage: Sync {
         _text: &str,
     ) -> Result<serde_json::Value, StageError> {
         unreachable!("bug: nobody is asked about this stage")
+    }
+
+    /// What it reads of an input that is made of it and shared by every stage that wants the same:
+    /// made once, by whichever needs it first, and kept under a key of its own.
+    fn derives(&self, _params: &Params) -> Vec<Derived> {
+        Vec::new()
     }
 
     /// Does the work: reads `ctx.input`, writes every product under `ctx.output`.

@@ -23,6 +23,9 @@ pub struct WorkerRequest {
     pub params: BTreeMap<String, Value>,
     /// Input paths by port.
     pub inputs: BTreeMap<String, Vec<PathBuf>>,
+    /// What was derived from inputs, by name.
+    #[serde(default)]
+    pub derived: BTreeMap<String, PathBuf>,
     /// Empty output directory.
     pub output: PathBuf,
     /// This key's checkpoint directory.

@@ -41,7 +41,6 @@ impl Questions<'_> {
             ctx.progress("answering", done, Some(total), "prompts");
             ctx.go_on().is_ok()
         };
-        #[cfg(feature = "cuda")]
         if qlora::cuda::available() {
             match self.on_gpu(adapter.as_ref(), ctx, &mut hear) {
                 Err(error @ qlora::Error::Unsupported { .. }) => {
@@ -65,7 +64,6 @@ impl Questions<'_> {
         generator.generate_each(self.prompts, self.limit, self.stop, hear)
     }
 
-    #[cfg(feature = "cuda")]
     fn on_gpu(
         &self,
         adapter: Option<&Adapter>,

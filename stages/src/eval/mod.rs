@@ -17,9 +17,10 @@ use serde_json::json;
 
 use crate::base::{Base, TEMPLATE_VERSION, quantization};
 use crate::contract::{
-    Context, Field, FieldType, Outcome, Params, Port, Product, Stage, StageError,
+    Context, Derived, Field, FieldType, Outcome, Params, Port, Product, Stage, StageError,
 };
 use crate::format::FORMAT_VERSION;
+use crate::layers;
 use crate::prompt::PROMPT_VERSION;
 use answer::Questions;
 use prompts::EvalPrompt;
@@ -133,8 +134,12 @@ impl Stage for Eval {
         PRODUCTS
     }
 
+    fn derives(&self, params: &Params) -> Vec<Derived> {
+        layers::derived(params)
+    }
+
     fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
-        let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?;
+        let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?.with_derived(ctx)?;
         let prompts = prompts::read(ctx.all("prompts"))?;
         let baseline = ctx.optional("baseline").map(read_baseline).transpose()?;
         let limit = params.int("max_new_tokens").unwrap_or(200) as usize;

@@ -261,6 +261,7 @@ impl Bench {
         let events = |event| self.events.lock().expect("no panic holds it").push(event);
         body(&Context {
             inputs: self.inputs.clone(),
+            derived: BTreeMap::new(),
             output,
             checkpoint: self.path("checkpoint"),
             keep: self.path("keep"),

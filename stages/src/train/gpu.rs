@@ -1,4 +1,4 @@
-//! Training on the first NVIDIA GPU that is visible. Compiled with the feature `cuda` alone.
+//! Training on the first NVIDIA GPU that is visible.
 //!
 //! Promises the same rows, order, masks and settings as on the CPU; the log says which card it was.
 

@@ -6,7 +6,6 @@
 
 mod checks;
 mod fields;
-#[cfg(feature = "cuda")]
 mod gpu;
 mod refused;
 mod report;
@@ -22,10 +21,12 @@ use qlora::{Adapter, Dtype, Model, Quantization};
 use crate::adapter_files;
 use crate::base::{Base, TEMPLATE_VERSION, engine, quantization};
 use crate::contract::{
-    Context, Fault, Field, Outcome, Params, Port, Product, Refused, Site, Stage, StageError,
+    Context, Derived, Fault, Field, Outcome, Params, Port, Product, Refused, Site, Stage,
+    StageError,
 };
 use crate::conversation::CONVERSATION_VERSION;
 use crate::format::FORMAT_VERSION;
+use crate::layers;
 use crate::prompt::PROMPT_VERSION;
 use rows::{Rows, Rules};
 use telling::Telling;
@@ -80,8 +81,12 @@ impl Stage for Train {
         checks::faults(params, site)
     }
 
+    fn derives(&self, params: &Params) -> Vec<Derived> {
+        layers::derived(params)
+    }
+
     fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
-        let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?;
+        let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?.with_derived(ctx)?;
         let rules = Rules::of(params);
         let rows = rows::examples(&base, ctx.input("train")?, "train", &rules, ctx)?;
         let val = match ctx.optional("val") {
@@ -150,7 +155,6 @@ impl Job<'_> {
         mut adapter: Adapter,
         ctx: &Context<'_>,
     ) -> Result<(Adapter, TrainReport), StageError> {
-        #[cfg(feature = "cuda")]
         if qlora::cuda::available() {
             return self.on_gpu(adapter, ctx);
         }
@@ -172,6 +176,10 @@ fn longest(rows: &[Example]) -> usize {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+#[path = "curve_tests.rs"]
+mod curve_tests;
 
 #[cfg(test)]
 #[path = "real_rows_tests.rs"]

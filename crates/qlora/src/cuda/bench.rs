@@ -9,7 +9,7 @@ use super::exec::Exec;
 use super::memory::Rows;
 use crate::error::Result;
 use crate::nf4::Nf4Tensor;
-use crate::nn::adapter::Site;
+use crate::nn::adapter::{Site, Target};
 use crate::nn::model::Quantization;
 use crate::tensor::Matrix;
 
@@ -117,4 +117,27 @@ pub fn start_profile(device: &Device) {
 /// Op, milliseconds and calls since the start, slowest first.
 pub fn stop_profile(device: &Device) -> Vec<(String, f64, usize)> {
     device.profile.stop()
+}
+
+/// The codes of a stored weight, as they lie on the card.
+///
+/// # Errors
+/// [`crate::Error::Device`].
+///
+/// # Panics
+/// Where the weight is not in four bits.
+pub fn packed(base: &Base, layer: usize, target: Target) -> Result<Vec<u8>> {
+    base.device.bind()?;
+    let site = Site::ALL
+        .into_iter()
+        .find(|s| s.targets().contains(&target));
+    let site = site.expect("every target has a site");
+    let at = site.targets().iter().position(|t| *t == target);
+    let Weight::Nf4(stacked) = base.weight(layer, site) else {
+        panic!("a dense weight has no codes");
+    };
+    let region = stacked[at.expect("found above")].packed;
+    let mut bytes = vec![0; region.bytes];
+    base.device.download(region, &mut bytes)?;
+    Ok(bytes)
 }

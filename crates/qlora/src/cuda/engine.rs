@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
 use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
 
+#[cfg(test)]
+mod tests;
+
 /// What the caller may settle; all else follows from shapes and the card.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -142,6 +145,10 @@ impl CudaEngine {
         let device = &self.base().device;
         device.bind()?;
         device.upload(self.values, adapter.values())?;
+        if adam.steps == 0 {
+            device.zero(self.first)?;
+            return device.zero(self.second);
+        }
         device.upload(self.first, &adam.first)?;
         device.upload(self.second, &adam.second)
     }

@@ -4,6 +4,7 @@
 //! code of the step itself. The first fault is kept and told by [`Exec::check`]; ops after it do nothing.
 
 use kernels::attention::{AttentionParams, Card, Launch};
+use kernels::params::Mask;
 use kernels::params::{self, Params};
 use kernels::{Element, Grid, Kernel};
 
@@ -137,6 +138,8 @@ impl<'d> Exec<'d> {
         });
     }
 
+    /// Rows of `x`, all or those that `index` names, by their root mean square. `masked` is what an adapter is to see
+    /// of them.
     pub(super) fn norm(
         &mut self,
         x: Rows,
@@ -145,8 +148,9 @@ impl<'d> Exec<'d> {
         y: Rows,
         inv: Region,
         index: Option<Region>,
+        masked: Option<(Mask, Rows)>,
     ) {
-        let p = params::NormForward {
+        let norm = params::NormForward {
             x: x.at,
             weight: weight.at,
             y: y.at,
@@ -157,10 +161,22 @@ impl<'d> Exec<'d> {
             y_stride: y.stride as u32,
             eps,
         };
-        self.launch(Kernel::NormForward, Grid::row(y.rows, 512), &p);
+        let grid = Grid::row(y.rows, 512);
+        let Some((mask, seen)) = masked else {
+            self.launch(Kernel::NormForward, grid, &norm);
+            return;
+        };
+        let p = params::NormForwardMasked {
+            norm,
+            seen: seen.at,
+            mask,
+            seen_stride: seen.stride as u32,
+            unused: 0,
+        };
+        self.launch(Kernel::NormForwardMasked, grid, &p);
     }
 
-    /// Adds to `dx`, or with an index sets the rows that it names.
+    /// Adds to `dx`, or with an index sets the rows that it names. `through` belongs to `dy` once it is masked.
     pub(super) fn norm_back(
         &mut self,
         dy: Rows,
@@ -169,8 +185,9 @@ impl<'d> Exec<'d> {
         inv: Region,
         dx: Rows,
         index: Option<Region>,
+        through: Option<(Mask, Rows)>,
     ) {
-        let p = params::NormBackward {
+        let norm = params::NormBackward {
             dy: dy.at,
             x: x.at,
             weight: weight.at,
@@ -182,7 +199,19 @@ impl<'d> Exec<'d> {
             x_stride: x.stride as u32,
             add: u32::from(index.is_none()),
         };
-        self.launch(Kernel::NormBackward, Grid::row(dy.rows, 512), &p);
+        let grid = Grid::row(dy.rows, 512);
+        let Some((mask, through)) = through else {
+            self.launch(Kernel::NormBackward, grid, &norm);
+            return;
+        };
+        let p = params::NormBackwardMasked {
+            norm,
+            through: through.at,
+            mask,
+            through_stride: through.stride as u32,
+            unused: 0,
+        };
+        self.launch(Kernel::NormBackwardMasked, grid, &p);
     }
 
     /// Turns the first `heads` heads of each row by its position's angle, or back.
@@ -210,9 +239,16 @@ impl<'d> Exec<'d> {
         self.launch(Kernel::Rope, Grid::cover(items, THREADS, 1), &p);
     }
 
-    fn swiglu(&mut self, kernel: Kernel, gate_up: Rows, active: Rows) {
+    /// `plain` runs without a mask, `with_mask` with one.
+    fn swiglu(
+        &mut self,
+        [plain, with_mask]: [Kernel; 2],
+        gate_up: Rows,
+        active: Rows,
+        masked: Option<(Mask, Rows)>,
+    ) {
         let width = gate_up.cols / 2;
-        let p = params::Swiglu {
+        let gated = params::Swiglu {
             gate_up: gate_up.at,
             active: active.at,
             tokens: gate_up.rows as u32,
@@ -220,16 +256,37 @@ impl<'d> Exec<'d> {
             stride: active.stride as u32,
             gate_stride: gate_up.stride as u32,
         };
-        self.launch(kernel, Grid::cover(width / 8, THREADS, gate_up.rows), &p);
+        let grid = Grid::cover(width / 8, THREADS, gate_up.rows);
+        let Some((mask, other)) = masked else {
+            self.launch(plain, grid, &gated);
+            return;
+        };
+        let p = params::SwigluMasked {
+            gated,
+            other: other.at,
+            mask,
+            other_stride: other.stride as u32,
+            unused: 0,
+        };
+        self.launch(with_mask, grid, &p);
     }
 
-    pub(super) fn activate(&mut self, gate_up: Rows, active: Rows) {
-        self.swiglu(Kernel::SwigluForward, gate_up, active);
+    /// `masked` is what an adapter is to see of the activation.
+    pub(super) fn activate(&mut self, gate_up: Rows, active: Rows, masked: Option<(Mask, Rows)>) {
+        let kernels = [Kernel::SwigluForward, Kernel::SwigluForwardMasked];
+        self.swiglu(kernels, gate_up, active, masked);
     }
 
-    /// `gate_up` becomes its gradient, `d_active` the activation.
-    pub(super) fn activate_back(&mut self, gate_up: Rows, d_active: Rows) {
-        self.swiglu(Kernel::SwigluBackward, gate_up, d_active);
+    /// `gate_up` becomes its gradient, `d_active` the activation, as the adapter saw it. `through` belongs to
+    /// `d_active` once it is masked.
+    pub(super) fn activate_back(
+        &mut self,
+        gate_up: Rows,
+        d_active: Rows,
+        through: Option<(Mask, Rows)>,
+    ) {
+        let kernels = [Kernel::SwigluBackward, Kernel::SwigluBackwardMasked];
+        self.swiglu(kernels, gate_up, d_active, through);
     }
 
     pub(super) fn embed(&mut self, table: Rows, ids: Region, out: Rows) {

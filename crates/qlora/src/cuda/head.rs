@@ -49,6 +49,7 @@ pub(super) fn logits(
         normed,
         inv,
         index,
+        None,
     );
     exec.product(&Product {
         a: normed,
@@ -105,7 +106,7 @@ pub(super) fn losses(
                 alpha: 1.0,
                 add: None,
             });
-            exec.norm_back(d_normed, hidden, base.final_norm, inv, dx, index);
+            exec.norm_back(d_normed, hidden, base.final_norm, inv, dx, index, None);
         }
     }
     exec.arena.release(mark);

@@ -23,6 +23,9 @@ pub(super) struct Run<'a> {
 }
 
 /// All that the backward of one layer needs but its input.
+///
+/// `normed` and `mlp_normed` hold what the adapter saw (the frozen weights need them in the forward alone), then its
+/// columns.
 #[derive(Clone, Copy)]
 pub(super) struct Kept {
     normed: Rows,
@@ -124,25 +127,46 @@ impl Run<'_> {
         }
     }
 
+    /// Norm and the site that reads it: `y = norm(x) W^T` with the adapter. `kept` is what the backward needs.
+    fn norm_and_site(
+        &self,
+        exec: &mut Exec<'_>,
+        (layer, site): (usize, Site),
+        (x, weight): (Rows, Region),
+        (kept, inv): (Rows, Region),
+        bits: Region,
+        y: Rows,
+    ) {
+        let plan = self.plan(layer, site);
+        let (inputs, pad) = (plan.inputs, plan.pad);
+        let ready = self.ready(exec, layer, site);
+        let eps = self.base.config.rms_eps;
+        let seen = kept.columns(0, inputs);
+        let Some(mask) = plan.mask(bits, self.pass.masks) else {
+            exec.norm(x, weight, eps, kept, inv, None, None);
+            ready.down(exec, seen, kept.columns(inputs, pad));
+            ready.forward(exec, kept, y, None);
+            return;
+        };
+        let whole = ready.spare(exec, kept.rows, inputs + pad);
+        exec.norm(x, weight, eps, whole, inv, None, Some((mask, seen)));
+        let u = whole.columns(inputs, pad);
+        ready.down(exec, seen, u);
+        exec.copy(kept.columns(inputs, pad), u);
+        ready.forward(exec, whole, y, None);
+    }
+
     /// Norm, projections, rotation.
     fn project(&self, exec: &mut Exec<'_>, layer: usize, x: Rows, kept: &Kept) {
         let config = &self.base.config;
-        exec.norm(
-            x,
-            self.layer(layer).attention_norm,
-            config.rms_eps,
-            kept.normed,
-            kept.inv,
-            None,
-        );
-        let site = self.ready(exec, layer, Site::Qkv);
-        site.down(
+        self.norm_and_site(
             exec,
-            kept.normed,
+            (layer, Site::Qkv),
+            (x, self.layer(layer).attention_norm),
+            (kept.normed, kept.inv),
             kept.bits[Site::Qkv as usize],
-            self.pass.masks,
+            kept.qkv,
         );
-        site.forward(exec, kept.normed, kept.qkv, None);
         if let Some(bias) = self.layer(layer).qkv_bias {
             exec.add_rows(kept.qkv, 0, bias, kept.qkv.cols, true);
         }
@@ -195,7 +219,6 @@ impl Run<'_> {
         outside: Option<Context>,
         active: Rows,
     ) -> Ready<'_> {
-        let config = &self.base.config;
         self.project(exec, layer, x, kept);
         if let Some(span) = self.pass.prefix {
             self.call(span, kept, None).forward(exec);
@@ -204,44 +227,40 @@ impl Run<'_> {
             self.call(span, kept, self.context(kept, outside))
                 .forward(exec);
         }
-        let output = self.ready(exec, layer, Site::Output);
-        output.down(
+        self.attended_to_middle(exec, layer, x, kept);
+        self.norm_and_site(
             exec,
-            kept.attended,
-            kept.bits[Site::Output as usize],
-            self.pass.masks,
-        );
-        output.forward(exec, kept.attended, kept.middle, Some(x));
-        exec.norm(
-            kept.middle,
-            self.layer(layer).mlp_norm,
-            config.rms_eps,
-            kept.mlp_normed,
-            kept.mlp_inv,
-            None,
-        );
-        let site = self.ready(exec, layer, Site::GateUp);
-        site.down(
-            exec,
-            kept.mlp_normed,
+            (layer, Site::GateUp),
+            (kept.middle, self.layer(layer).mlp_norm),
+            (kept.mlp_normed, kept.mlp_inv),
             kept.bits[Site::GateUp as usize],
-            self.pass.masks,
+            kept.gate_up,
         );
-        site.forward(exec, kept.mlp_normed, kept.gate_up, None);
-        exec.activate(kept.gate_up, active);
+        self.activate(exec, layer, kept, active)
+    }
+
+    /// Output projection and residual.
+    fn attended_to_middle(&self, exec: &mut Exec<'_>, layer: usize, x: Rows, kept: &Kept) {
+        let plan = self.plan(layer, Site::Output);
+        let output = self.ready(exec, layer, Site::Output);
+        let mask = plan.mask(kept.bits[Site::Output as usize], self.pass.masks);
+        let seen = output.mask_input(exec, kept.attended.columns(0, plan.inputs), mask, false);
+        output.down(exec, seen, kept.attended.columns(plan.inputs, plan.pad));
+        output.forward(exec, kept.attended, kept.middle, Some(x));
+    }
+
+    /// The gated activation with its adapter columns, ready for the down projection.
+    fn activate(&self, exec: &mut Exec<'_>, layer: usize, kept: &Kept, active: Rows) -> Ready<'_> {
+        let plan = self.plan(layer, Site::Down);
         let down = self.ready(exec, layer, Site::Down);
-        down.down(
-            exec,
-            active,
-            kept.bits[Site::Down as usize],
-            self.pass.masks,
-        );
-        let pad = self.plan(layer, Site::Down).pad;
-        if pad > 0 {
-            exec.copy(
-                kept.down_u.columns(0, pad),
-                active.columns(config.intermediate, pad),
-            );
+        let mask = plan.mask(kept.bits[Site::Down as usize], self.pass.masks);
+        let masked = mask.map(|mask| (mask, down.spare(exec, active.rows, plan.inputs)));
+        exec.activate(kept.gate_up, active, masked);
+        let seen = masked.map_or(active.columns(0, plan.inputs), |(_, seen)| seen);
+        let u = active.columns(plan.inputs, plan.pad);
+        down.down(exec, seen, u);
+        if plan.pad > 0 {
+            exec.copy(kept.down_u.columns(0, plan.pad), u);
         }
         down
     }
@@ -294,33 +313,37 @@ impl Run<'_> {
         received: Option<ContextGradient>,
     ) {
         self.mlp_back(exec, layer, kept, dy, s);
+        self.output_back(exec, layer, kept, dy, s);
+        self.attention_back(exec, kept, s, outside, received);
+        self.project_back(exec, layer, x, kept, dy, s);
+    }
+
+    fn output_back(&self, exec: &mut Exec<'_>, layer: usize, kept: &Kept, dy: Rows, s: &Backward) {
+        let plan = self.plan(layer, Site::Output);
+        let (inputs, pad) = (plan.inputs, plan.pad);
         let output = self.ready(exec, layer, Site::Output);
-        let bits = kept.bits[Site::Output as usize];
-        output.input_back(exec, dy, s.d_attended, bits, self.pass.masks, true);
-        let inputs = self.plan(layer, Site::Output).inputs;
-        let pad = self.plan(layer, Site::Output).pad;
+        let mask = plan.mask(kept.bits[Site::Output as usize], self.pass.masks);
+        let through = output.input_back(exec, dy, s.d_attended, mask, true);
+        output.mask_back(exec, through, s.d_attended.columns(0, inputs));
+        let seen = output.mask_input(exec, kept.attended.columns(0, inputs), mask, true);
         output.adapter_back(
             exec,
-            kept.attended.columns(0, inputs),
+            seen,
             kept.attended.columns(inputs, pad),
             dy,
             s.d_attended.columns(inputs, pad),
             self.grads,
-            bits,
-            self.pass.masks,
         );
-        self.attention_back(exec, kept, s, outside, received);
-        self.project_back(exec, layer, x, kept, dy, s);
     }
 
     fn mlp_back(&self, exec: &mut Exec<'_>, layer: usize, kept: &Kept, dy: Rows, s: &Backward) {
         let plan = self.plan(layer, Site::Down);
         let (inputs, pad) = (plan.inputs, plan.pad);
-        let bits = kept.bits[Site::Down as usize];
+        let mask = plan.mask(kept.bits[Site::Down as usize], self.pass.masks);
         let down = self.ready(exec, layer, Site::Down);
-        down.input_back(exec, dy, s.d_active, bits, self.pass.masks, true);
-        exec.activate_back(kept.gate_up, s.d_active.columns(0, inputs));
-        // From here the first columns hold the activation again.
+        let through = down.input_back(exec, dy, s.d_active, mask, true);
+        exec.activate_back(kept.gate_up, s.d_active.columns(0, inputs), through);
+        // From here the first columns hold the activation again, as the adapter saw it.
         down.adapter_back(
             exec,
             s.d_active.columns(0, inputs),
@@ -328,15 +351,13 @@ impl Run<'_> {
             dy,
             s.d_active.columns(inputs, pad),
             self.grads,
-            bits,
-            self.pass.masks,
         );
         let plan = self.plan(layer, Site::GateUp);
         let (inputs, pad) = (plan.inputs, plan.pad);
-        let bits = kept.bits[Site::GateUp as usize];
+        let mask = plan.mask(kept.bits[Site::GateUp as usize], self.pass.masks);
         let site = self.ready(exec, layer, Site::GateUp);
         let dx = s.d_normed.columns(0, inputs + pad);
-        site.input_back(exec, kept.gate_up, dx, bits, self.pass.masks, true);
+        let through = site.input_back(exec, kept.gate_up, dx, mask, true);
         site.adapter_back(
             exec,
             kept.mlp_normed.columns(0, inputs),
@@ -344,8 +365,6 @@ impl Run<'_> {
             kept.gate_up,
             dx.columns(inputs, pad),
             self.grads,
-            bits,
-            self.pass.masks,
         );
         exec.norm_back(
             dx.columns(0, inputs),
@@ -354,6 +373,7 @@ impl Run<'_> {
             kept.mlp_inv,
             dy,
             None,
+            through,
         );
     }
 
@@ -418,14 +438,14 @@ impl Run<'_> {
         );
         let plan = self.plan(layer, Site::Qkv);
         let (inputs, pad) = (plan.inputs, plan.pad);
-        let bits = kept.bits[Site::Qkv as usize];
         let want_input = layer > 0;
         if pad == 0 && !want_input {
             return;
         }
+        let mask = plan.mask(kept.bits[Site::Qkv as usize], self.pass.masks);
         let site = self.ready(exec, layer, Site::Qkv);
         let dx = s.d_normed.columns(0, inputs + pad);
-        site.input_back(exec, s.d_qkv, dx, bits, self.pass.masks, want_input);
+        let through = site.input_back(exec, s.d_qkv, dx, mask, want_input);
         site.adapter_back(
             exec,
             kept.normed.columns(0, inputs),
@@ -433,8 +453,6 @@ impl Run<'_> {
             s.d_qkv,
             dx.columns(inputs, pad),
             self.grads,
-            bits,
-            self.pass.masks,
         );
         if want_input {
             exec.norm_back(
@@ -444,6 +462,7 @@ impl Run<'_> {
                 kept.inv,
                 dy,
                 None,
+                through,
             );
         }
     }

@@ -3,8 +3,14 @@
 //!
 //! Weights are decoded into one scratch buffer just before they are used; `B` is written into its last
 //! columns. Adapter columns are padded with zeros to whole tiles.
+//!
+//! With dropout the adapter sees masked inputs. Whoever makes the inputs masks them as well, and whoever takes their
+//! gradient brings the adapter's part of it through the mask, so that no pass over them is made for dropout; only
+//! the output projection, whose neighbours are the attention, masks by itself ([`Ready::mask_input`],
+//! [`Ready::mask_back`]).
 
-use kernels::{Grid, Kernel, params};
+use kernels::params::{self, Mask};
+use kernels::{Grid, Kernel};
 
 use super::base::{Base, PAD, Weight, site_shape};
 use super::blas::Product;
@@ -113,7 +119,7 @@ pub(super) struct Masks {
 pub(super) struct Scratch {
     weight: Region,
     down: Region,
-    /// Tokens by inputs, with dropout only.
+    /// Tokens by the widest input with its adapter columns, with dropout only.
     masked: Option<Region>,
 }
 
@@ -128,7 +134,7 @@ impl Scratch {
         let most = |f: &dyn Fn(&SitePlan) -> usize| sites.iter().map(f).max().unwrap_or(0);
         let weight = exec.arena.take(size * most(&|s| s.outputs * s.width()));
         let down = exec.arena.take(size * most(&|s| s.pad * s.inputs));
-        let masked = dropout.then(|| exec.arena.take(size * tokens * most(&|s| s.inputs)));
+        let masked = dropout.then(|| exec.arena.take(size * tokens * most(&|s| s.width())));
         Self {
             weight,
             down,
@@ -215,72 +221,83 @@ impl Pairs {
     }
 }
 
+impl SitePlan {
+    /// This site's masks; none without dropout, or where no adapter looks.
+    pub(super) fn mask(&self, bits: Region, masks: Option<Masks>) -> Option<Mask> {
+        let masks = masks.filter(|_| self.pairs.is_some())?;
+        Some(Mask {
+            bits: bits.at,
+            keys: masks.keys.at,
+            place: crate::ops::dropout::mix(self.place),
+            threshold: (f64::from(masks.rate) * 4_294_967_296.0) as u32,
+            keep: 1.0 / (1.0 - masks.rate),
+        })
+    }
+}
+
 impl Ready<'_> {
-    fn dropout(
-        &self,
-        exec: &mut Exec<'_>,
-        kernel: Kernel,
-        x: Rows,
-        out: Rows,
-        bits: Region,
-        masks: Masks,
-    ) {
+    /// Scratch for a masked input, or for the adapter's part of its gradient: `tokens` rows of `cols`.
+    pub(super) fn spare(&self, exec: &Exec<'_>, tokens: usize, cols: usize) -> Rows {
+        let region = self.masked.expect("taken with dropout");
+        Rows::shaped(region, tokens, cols, exec.element)
+    }
+
+    fn dropout(&self, exec: &mut Exec<'_>, kernel: Kernel, x: Rows, out: Rows, mask: Mask) {
         let p = params::Dropout {
             x: x.at,
             out: out.at,
-            bits: bits.at,
-            keys: masks.keys.at,
-            place: crate::ops::dropout::mix(self.plan.place),
+            mask,
             width: self.plan.inputs as u32,
             x_stride: x.stride as u32,
             out_stride: out.stride as u32,
-            threshold: (f64::from(masks.rate) * 4_294_967_296.0) as u32,
-            keep: 1.0 / (1.0 - masks.rate),
             unused: 0,
         };
         exec.launch(kernel, Grid::cover(self.plan.inputs / 8, 256, x.rows), &p);
     }
 
-    /// `x` as the adapter sees it; masks are drawn once and then reread from `bits`.
-    fn seen(
+    /// `x` as the adapter sees it, in scratch; the mask is drawn, or `again` read from its bits.
+    pub(super) fn mask_input(
         &self,
         exec: &mut Exec<'_>,
         x: Rows,
-        bits: Region,
-        masks: Option<Masks>,
-        draw: bool,
+        mask: Option<Mask>,
+        again: bool,
     ) -> Rows {
-        let (Some(masks), Some(masked)) = (masks, self.masked) else {
-            return x;
-        };
-        let out = Rows::shaped(masked, x.rows, x.cols, exec.element);
-        let kernel = if draw {
-            Kernel::DropoutDraw
-        } else {
+        let Some(mask) = mask else { return x };
+        let out = self.spare(exec, x.rows, x.cols);
+        let kernel = if again {
             Kernel::DropoutApply
+        } else {
+            Kernel::DropoutDraw
         };
-        self.dropout(exec, kernel, x, out, bits, masks);
+        self.dropout(exec, kernel, x, out, mask);
         out
     }
 
-    /// Fills the adapter columns of `x`, whose first columns hold the inputs.
-    pub(super) fn down(&self, exec: &mut Exec<'_>, x: Rows, bits: Region, masks: Option<Masks>) {
+    /// Adds the adapter's part of a gradient to it, through the mask.
+    pub(super) fn mask_back(&self, exec: &mut Exec<'_>, through: Option<(Mask, Rows)>, dx: Rows) {
+        if let Some((mask, part)) = through {
+            self.dropout(exec, Kernel::DropoutAdd, part, dx, mask);
+        }
+    }
+
+    /// Fills the adapter columns `u` from what the adapter sees of the inputs.
+    pub(super) fn down(&self, exec: &mut Exec<'_>, seen: Rows, u: Rows) {
         let (Some(pairs), Some(a)) = (&self.plan.pairs, self.down) else {
             return;
         };
-        let source = self.seen(exec, x.columns(0, self.plan.inputs), bits, masks, true);
         exec.product(&Product {
-            a: source,
+            a: seen,
             a_t: false,
             b: a,
             b_t: true,
-            out: x.columns(self.plan.inputs, self.plan.pad),
+            out: u,
             alpha: pairs.scale,
             add: None,
         });
     }
 
-    /// `y = x W^T + adapter (+ add)`; `x` has been through [`Ready::down`].
+    /// `y = x W^T + adapter (+ add)`; the adapter columns of `x` are filled.
     pub(super) fn forward(&self, exec: &mut Exec<'_>, x: Rows, y: Rows, add: Option<Rows>) {
         exec.product(&Product {
             a: x.columns(0, self.plan.width()),
@@ -294,16 +311,15 @@ impl Ready<'_> {
     }
 
     /// The input's gradient in the first columns of `dx`, `du` in the rest. Without `want_input` the first
-    /// columns are left alone.
+    /// columns are left alone. With a mask, the adapter's part of the gradient is given back: it has yet to go through.
     pub(super) fn input_back(
         &self,
         exec: &mut Exec<'_>,
         dy: Rows,
         dx: Rows,
-        bits: Region,
-        masks: Option<Masks>,
+        mask: Option<Mask>,
         want_input: bool,
-    ) {
+    ) -> Option<(Mask, Rows)> {
         let (inputs, pad) = (self.plan.inputs, self.plan.pad);
         let (from, cols) = if want_input {
             (0, self.plan.width())
@@ -320,41 +336,31 @@ impl Ready<'_> {
             add: None,
         });
         let (Some(pairs), Some(a), true) = (&self.plan.pairs, self.down, want_input) else {
-            return;
+            return None;
         };
-        let du = dx.columns(inputs, pad);
-        let into = dx.columns(0, inputs);
-        let mut product = Product {
-            a: du,
+        let whole = dx.columns(0, inputs);
+        let out = mask.map_or(whole, |_| self.spare(exec, dx.rows, inputs));
+        exec.product(&Product {
+            a: dx.columns(inputs, pad),
             a_t: false,
             b: a,
             b_t: false,
-            out: into,
+            out,
             alpha: pairs.scale,
-            add: Some(into),
-        };
-        let (Some(masks), Some(masked)) = (masks, self.masked) else {
-            exec.product(&product);
-            return;
-        };
-        let through = Rows::shaped(masked, dx.rows, inputs, exec.element);
-        product.out = through;
-        product.add = None;
-        exec.product(&product);
-        self.dropout(exec, Kernel::DropoutAdd, through, into, bits, masks);
+            add: mask.is_none().then_some(whole),
+        });
+        Some((mask?, out))
     }
 
-    /// Adds the pairs' gradients. `x` are the site's inputs, `u` its adapter columns, `du` their gradient.
+    /// Adds the pairs' gradients. `seen` is what the adapter saw of the inputs, `u` its columns, `du` their gradient.
     pub(super) fn adapter_back(
         &self,
         exec: &mut Exec<'_>,
-        x: Rows,
+        seen: Rows,
         u: Rows,
         dy: Rows,
         du: Rows,
         grads: Region,
-        bits: Region,
-        masks: Option<Masks>,
     ) {
         let Some(pairs) = &self.plan.pairs else {
             return;
@@ -367,12 +373,11 @@ impl Ready<'_> {
                 kernels::Element::F32,
             )
         };
-        let source = self.seen(exec, x, bits, masks, false);
         let a = float(pairs.a, pairs.a_rows, self.plan.inputs);
         exec.product(&Product {
             a: du.columns(0, pairs.a_rows),
             a_t: true,
-            b: source,
+            b: seen,
             b_t: false,
             out: a,
             alpha: pairs.scale,

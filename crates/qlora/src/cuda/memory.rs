@@ -188,19 +188,26 @@ impl Store {
 
     pub(super) fn take(&mut self, device: &Device, bytes: usize) -> Result<Region> {
         let padded = bytes.next_multiple_of(ALIGNMENT);
-        if padded > BLOCK / 4 {
+        let fits = self.used + padded <= self.open.bytes;
+        if !fits && padded > BLOCK / 4 {
             let block = device.allocate(padded)?;
             self.blocks.push(block);
             return Ok(block.part(0, bytes));
         }
-        if self.used + padded > self.open.bytes {
-            self.open = device.allocate(BLOCK)?;
-            self.blocks.push(self.open);
-            self.used = 0;
+        if !fits {
+            self.reserve(device, BLOCK)?;
         }
         let region = self.open.part(self.used, bytes);
         self.used += padded;
         Ok(region)
+    }
+
+    /// Takes a block that what follows lies in, as far as it reaches.
+    pub(super) fn reserve(&mut self, device: &Device, bytes: usize) -> Result<()> {
+        self.open = device.allocate(bytes)?;
+        self.blocks.push(self.open);
+        self.used = 0;
+        Ok(())
     }
 
     pub(super) fn upload<T: Copy>(&mut self, device: &Device, values: &[T]) -> Result<Region> {

@@ -28,7 +28,7 @@ mod train;
 
 pub mod bench;
 
-pub use base::{Base, Precision};
+pub use base::{Base, Direct, Precision};
 pub use decoder::Keep;
 pub use device::{Device, DeviceInfo};
 pub use engine::{CudaEngine, Options};

@@ -161,7 +161,7 @@ impl<'a> Step<'a> {
         let attended = self.attended.slice(0, rows);
         let normed = self.normed(layer, Site::Qkv, rows, exec.element);
         let weight = base.layers[layer].attention_norm;
-        exec.norm(x, weight, config.rms_eps, normed, self.inv, None);
+        exec.norm(x, weight, config.rms_eps, normed, self.inv, None, None);
         let sums = self.product(exec, layer, Site::Qkv, normed);
         let p = params::FinishTurn {
             sums,
@@ -238,7 +238,7 @@ impl<'a> Step<'a> {
         let active = self.active.slice(0, rows);
         let normed = self.normed(layer, Site::GateUp, rows, exec.element);
         let weight = base.layers[layer].mlp_norm;
-        exec.norm(middle, weight, config.rms_eps, normed, self.inv, None);
+        exec.norm(middle, weight, config.rms_eps, normed, self.inv, None, None);
         let sums = self.product(exec, layer, Site::GateUp, normed);
         let p = params::FinishGate {
             sums,
@@ -290,7 +290,8 @@ impl<'a> Step<'a> {
         let scratch = self.scratch.expect("taken where a weight is decoded first");
         let site = ready(exec, plan, weight, self.tuned.values, scratch);
         let sums = Rows::shaped(self.sums, x.rows, plan.outputs, Element::F32);
-        site.down(exec, x, Region::default(), None);
+        let u = x.columns(plan.inputs, plan.pad);
+        site.down(exec, x.columns(0, plan.inputs), u);
         site.forward(exec, x, sums, None);
         self.sums_of(plan, 1, x.rows, None)
     }

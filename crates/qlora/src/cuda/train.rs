@@ -92,5 +92,5 @@ impl Engine for CudaEngine {
 
 /// Whether this program can train on a GPU here.
 pub fn available() -> bool {
-    Device::present()
+    kernels::BUILT && Device::present()
 }

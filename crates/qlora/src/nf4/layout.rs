@@ -102,6 +102,86 @@ impl Nf4Tensor {
     /// Puts a weight together from its tensors; `fetch` returns element type and bytes by suffix
     /// (`""`, `.absmax`, ...). The error says what does not fit, without a place.
     pub fn from_parts<'a>(
+        fetch: impl FnMut(&str) -> Option<(safetensors::Dtype, &'a [u8])>,
+    ) -> Result<Self, String> {
+        let parts = Nf4Parts::read(fetch)?;
+        let scales = match parts.scales {
+            PartScales::Plain(absmax) => Scales::Plain(absmax.values()),
+            PartScales::Double {
+                codes,
+                absmax,
+                map,
+                offset,
+                block,
+            } => Scales::Double {
+                codes: codes.to_vec(),
+                absmax: absmax.values(),
+                map,
+                offset,
+                block,
+            },
+        };
+        Ok(Self {
+            shape: parts.shape,
+            packed: parts.packed.to_vec(),
+            scales,
+            dtype: parts.dtype,
+            block: parts.block,
+            table: NF4,
+        })
+    }
+}
+
+/// A weight whose large tensors still lie where they are; all else is read and checked.
+pub(crate) struct Nf4Parts<'a> {
+    pub(crate) shape: (usize, usize),
+    pub(crate) packed: &'a [u8],
+    pub(crate) scales: PartScales<'a>,
+    pub(crate) dtype: Dtype,
+    pub(crate) block: usize,
+}
+
+/// [`Scales`], in place.
+pub(crate) enum PartScales<'a> {
+    Plain(Floats<'a>),
+    Double {
+        codes: &'a [u8],
+        absmax: Floats<'a>,
+        map: Box<[f32; 256]>,
+        offset: f32,
+        block: usize,
+    },
+}
+
+/// Values of a float type, in place.
+pub(crate) struct Floats<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Floats<'a> {
+    fn new((dtype, bytes): (safetensors::Dtype, &'a [u8]), what: &str) -> Result<Self, String> {
+        let dtype = match dtype {
+            safetensors::Dtype::F32 => Dtype::F32,
+            safetensors::Dtype::F16 => Dtype::F16,
+            safetensors::Dtype::BF16 => Dtype::Bf16,
+            other => return Err(format!("`{what}` is {other:?}, not a float")),
+        };
+        Ok(Self { dtype, bytes })
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() / self.dtype.size()
+    }
+
+    fn values(&self) -> Vec<f32> {
+        self.dtype.decode(self.bytes)
+    }
+}
+
+impl<'a> Nf4Parts<'a> {
+    /// As [`Nf4Tensor::from_parts`].
+    pub(crate) fn read(
         mut fetch: impl FnMut(&str) -> Option<(safetensors::Dtype, &'a [u8])>,
     ) -> Result<Self, String> {
         let mut need = |suffix: &str| fetch(suffix).ok_or_else(|| format!("`{suffix}` is missing"));
@@ -109,8 +189,8 @@ impl Nf4Tensor {
             serde_json::from_slice(need(STATE)?.1).map_err(|e| format!("`{STATE}`: {e}"))?;
         let (rows, cols, dtype) = check_state(&state)?;
         // The storage type may be any view of the same bytes (`bnb_4bit_quant_storage`).
-        let packed = need("")?.1.to_vec();
-        let table = floats(need(".quant_map")?, ".quant_map")?;
+        let packed = need("")?.1;
+        let table = Floats::new(need(".quant_map")?, ".quant_map")?.values();
         let table: [f32; 16] = table
             .try_into()
             .map_err(|_| "`.quant_map` has not 16 values")?;
@@ -119,25 +199,25 @@ impl Nf4Tensor {
         }
         let blocks = (rows * cols).div_ceil(state.blocksize);
         let scales = match state.nested_blocksize {
-            None => Scales::Plain(floats(need(".absmax")?, ".absmax")?),
-            Some(block) => Scales::Double {
-                codes: need(".absmax")?.1.to_vec(),
-                absmax: floats(need(".nested_absmax")?, ".nested_absmax")?,
-                map: floats(need(".nested_quant_map")?, ".nested_quant_map")?
+            None => PartScales::Plain(Floats::new(need(".absmax")?, ".absmax")?),
+            Some(block) => PartScales::Double {
+                codes: need(".absmax")?.1,
+                absmax: Floats::new(need(".nested_absmax")?, ".nested_absmax")?,
+                map: Floats::new(need(".nested_quant_map")?, ".nested_quant_map")?
+                    .values()
                     .try_into()
                     .map_err(|_| "`.nested_quant_map` has not 256 values")?,
                 offset: state.nested_offset.ok_or("`nested_offset` is missing")? as f32,
                 block,
             },
         };
-        check_length(&packed, &scales, rows * cols, blocks)?;
+        check_length(packed, &scales, rows * cols, blocks)?;
         Ok(Self {
             shape: (rows, cols),
             packed,
             scales,
             dtype,
             block: state.blocksize,
-            table,
         })
     }
 }
@@ -160,24 +240,15 @@ fn check_state(state: &QuantState) -> Result<(usize, usize, Dtype), String> {
     }
 }
 
-fn floats((dtype, bytes): (safetensors::Dtype, &[u8]), what: &str) -> Result<Vec<f32>, String> {
-    match dtype {
-        safetensors::Dtype::F32 => Ok(Dtype::F32.decode(bytes)),
-        safetensors::Dtype::F16 => Ok(Dtype::F16.decode(bytes)),
-        safetensors::Dtype::BF16 => Ok(Dtype::Bf16.decode(bytes)),
-        other => Err(format!("`{what}` is {other:?}, not a float")),
-    }
-}
-
 fn check_length(
     packed: &[u8],
-    scales: &Scales,
+    scales: &PartScales<'_>,
     values: usize,
     blocks: usize,
 ) -> Result<(), String> {
     let found = match scales {
-        Scales::Plain(absmax) => absmax.len(),
-        Scales::Double {
+        PartScales::Plain(absmax) => absmax.len(),
+        PartScales::Double {
             codes,
             absmax,
             block,

@@ -10,10 +10,8 @@ mod layout;
 mod tensor;
 
 pub use code::NF4;
-#[cfg(feature = "cuda")]
 pub(crate) use code::bounds;
-pub(crate) use layout::STATE;
 pub use layout::{Entry, QuantState};
-#[cfg(feature = "cuda")]
+pub(crate) use layout::{Nf4Parts, PartScales, STATE};
 pub(crate) use tensor::nest;
 pub use tensor::{BLOCK, NESTED_BLOCK, Nf4Tensor, Scales};

@@ -11,6 +11,7 @@ pub mod lora;
 pub mod model;
 pub(crate) mod pass;
 pub(crate) mod pool;
+pub mod quantize;
 mod residual;
 pub(crate) mod ropes;
 pub mod target;

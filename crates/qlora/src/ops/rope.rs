@@ -32,7 +32,6 @@ impl RopeTable {
     }
 
     /// Per position: half a head's cosines, then its sines.
-    #[cfg(feature = "cuda")]
     pub(crate) fn values(&self) -> &[f32] {
         &self.values
     }

@@ -18,11 +18,11 @@ pub(crate) struct AdamW {
     pub(crate) first: Vec<f32>,
     pub(crate) second: Vec<f32>,
     /// Steps taken.
-    pub(super) steps: u64,
+    pub(crate) steps: u64,
 }
 
 impl AdamW {
-    pub(super) fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         Self {
             first: vec![0.0; len],
             second: vec![0.0; len],
@@ -52,7 +52,6 @@ impl AdamW {
     }
 
     /// Counts a step and gives its numbers; whoever holds the moments applies them.
-    #[cfg(feature = "cuda")]
     pub(crate) fn next(&mut self, factor: f32, lr: f64, config: &TrainConfig) -> Update {
         self.steps += 1;
         self.update(factor, lr, config)

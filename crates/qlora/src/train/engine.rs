@@ -27,10 +27,6 @@ pub(crate) struct Work<'a> {
     /// What the loss is the mean of.
     pub(crate) mean: LossMean,
     /// Most rows at a time.
-    #[cfg_attr(
-        not(feature = "cuda"),
-        expect(dead_code, reason = "the CPU's budget holds the same number")
-    )]
     pub(crate) micro_batch: Option<usize>,
     pub(crate) cancel: &'a AtomicBool,
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use rayon::prelude::*;
+
 use super::batch::Example;
 use super::checkpoint::{Fingerprint, VERSION};
 use super::config::TrainConfig;
@@ -43,6 +45,12 @@ impl<'a> TrainJob<'a> {
         self.order().steps_of_first_epoch()
     }
 
+    /// What each step takes, as places in `train`: the run's batches, first to last.
+    pub fn batches(&self) -> impl Iterator<Item = Vec<usize>> + use<'a> {
+        let order = self.order();
+        (0..order.steps()).map(move |step| order.batch(step))
+    }
+
     pub(super) fn order(&self) -> Order<'a> {
         Order::new(self.train, self.config)
     }
@@ -67,8 +75,8 @@ impl<'a> TrainJob<'a> {
         lens.max().unwrap_or(0)
     }
 
-    /// All that changes the bits of a run, the build and the device included. How often it saves, validates for show, or holds rows is not in
-    /// it unless it changes the result.
+    /// All that changes the bits of a run, the build and the device included. How often it saves, validates
+    /// for show, or holds rows is not in it unless it changes the result.
     pub(super) fn fingerprint(&self, engine: &dyn Engine, adapter: &Adapter) -> u64 {
         let mut print = Fingerprint::new();
         let settings = TrainConfig {
@@ -79,8 +87,8 @@ impl<'a> TrainJob<'a> {
         print.add(format!("{settings:?} {:?} {:?}", adapter.config(), engine.config()).as_bytes());
         print.add(made_by(engine).as_bytes());
         print.add(&VERSION.to_le_bytes());
-        for value in engine.print().iter().chain(adapter.values()) {
-            print.add(&value.to_le_bytes());
+        for values in [engine.print(), adapter.values()] {
+            print_values(values, &mut print);
         }
         for (part, examples) in [("train", self.train), ("val", self.val)] {
             print.add(part.as_bytes());
@@ -96,6 +104,22 @@ impl<'a> TrainJob<'a> {
 pub(super) fn made_by(engine: &dyn Engine) -> String {
     let (program, version) = (env!("CARGO_PKG_VERSION"), crate::ENGINE_VERSION);
     format!("{program}, engine {version}, on {}", engine.numerics())
+}
+
+/// Many values, side by side: an adapter of a large model takes a second one by one.
+fn print_values(values: &[f32], print: &mut Fingerprint) {
+    let parts: Vec<u64> = values
+        .par_chunks(1 << 14)
+        .map(|values| {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let mut part = Fingerprint::new();
+            part.add(&bytes);
+            part.finish()
+        })
+        .collect();
+    for part in parts {
+        print.add(&part.to_le_bytes());
+    }
 }
 
 impl Example {

@@ -22,18 +22,14 @@ pub use batch::Example;
 pub use config::{LossMean, Samples, Schedule, TrainConfig};
 pub use event::{Kept, StepRecord, Stop, TrainEvent, TrainReport, Validation};
 pub use job::TrainJob;
-pub use trainer::train;
-#[cfg(feature = "cuda")]
-pub use trainer::train_on_gpu;
+pub use trainer::{train, train_on_gpu};
 
-#[cfg(feature = "cuda")]
 pub(crate) use adamw::{AdamW, Update};
-#[cfg(feature = "cuda")]
 pub(crate) use batch::Group;
-#[cfg(feature = "cuda")]
 pub(crate) use engine::{Engine, Work};
-#[cfg(feature = "cuda")]
 pub(crate) use step::BatchLoss;
+#[cfg(all(test, feature = "cuda"))]
+pub(crate) use step::Masks;
 
 pub(crate) use batch::{common_prefix, group_by_prefix};
 

@@ -267,7 +267,6 @@ impl BatchLoss {
     }
 
     /// Takes in another part of the same batch.
-    #[cfg(feature = "cuda")]
     pub(crate) fn add(&mut self, other: Self) {
         self.sum += other.sum;
         self.over += other.over;

@@ -40,7 +40,6 @@ pub fn train(
 ///
 /// # Errors
 /// As [`train`], and [`Error::Device`].
-#[cfg(feature = "cuda")]
 pub fn train_on_gpu(
     engine: &mut crate::cuda::CudaEngine,
     adapter: &mut Adapter,

@@ -3,12 +3,15 @@
 //! Promises f32 values under Hugging Face names and in Hugging Face's layout, whatever the file holds;
 //! opening reads headers only. It must not know what the tensors are for.
 
+mod four_bits;
 pub(crate) mod gguf;
 mod mapped;
 mod place;
 pub(crate) mod shards;
 mod side_files;
+mod stretch;
 mod write;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,20 +20,26 @@ use serde_json::Value;
 
 use crate::chat::{ChatTemplate, TemplateSource};
 use crate::config::{self, ModelConfig};
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::nf4::Nf4Tensor;
 use crate::tensor::Matrix;
 use crate::tokenizer::Tokenizer;
+pub(crate) use four_bits::{FourBitScales, FourBits};
 use gguf::Gguf;
 use shards::Shards;
+pub(crate) use stretch::Stretch;
 pub use write::write_safetensors;
 pub(crate) use write::write_whole;
+pub(crate) use writer::{Declared, Writer};
 
 /// An opened base model.
 #[derive(Debug)]
 pub struct ModelFiles {
     path: PathBuf,
     source: Source,
+    /// Linear layers made of this model's before.
+    layers: Option<Shards>,
 }
 
 #[derive(Debug)]
@@ -86,7 +95,21 @@ impl ModelFiles {
                 (folder, Source::Safetensors { shards, config })
             }
         };
-        Ok(Self { path, source })
+        Ok(Self {
+            path,
+            source,
+            layers: None,
+        })
+    }
+
+    /// Takes four-bit layers from `file`, which [`quantize_layers`](crate::quantize_layers) made of this
+    /// model: those that it has are not read and quantized again. The values are the same.
+    ///
+    /// # Errors
+    /// [`Error::Format`] and [`Error::Truncated`] for a file that is no such one; [`Error::Io`].
+    pub fn with_layers(mut self, file: &Path) -> Result<Self> {
+        self.layers = Some(Shards::of(&[file.to_path_buf()])?);
+        Ok(self)
     }
 
     /// The file or folder that was opened.
@@ -124,6 +147,11 @@ impl ModelFiles {
 
     /// A weight as stored: four bits stay four bits.
     pub fn linear(&self, name: &str) -> Result<LinearWeight> {
+        if let Some(made) = &self.layers
+            && let Some(tensor) = made.nf4(name)?
+        {
+            return Ok(LinearWeight::Nf4(tensor));
+        }
         let found = match &self.source {
             Source::Gguf { gguf, config } => {
                 gguf_tensor(gguf, config, name)?.map(LinearWeight::Dense)
@@ -137,6 +165,35 @@ impl ModelFiles {
             path: self.path.clone(),
             name: name.to_string(),
         })
+    }
+
+    /// A four-bit weight whose large tensors stay in the file.
+    pub(crate) fn four_bits(&self, name: &str) -> Result<Option<FourBits>> {
+        if let Some(made) = &self.layers
+            && let Some(found) = made.four_bits(name)?
+        {
+            return Ok(Some(found));
+        }
+        match &self.source {
+            Source::Gguf { .. } => Ok(None),
+            Source::Safetensors { shards, .. } => shards.four_bits(name),
+        }
+    }
+
+    /// Whether the model itself holds the weight in four bits.
+    pub(crate) fn is_nf4(&self, name: &str) -> bool {
+        match &self.source {
+            Source::Gguf { .. } => false,
+            Source::Safetensors { shards, .. } => shards.is_nf4(name),
+        }
+    }
+
+    /// A float tensor where it lies: type, shape, bytes. Nothing where a file holds it otherwise.
+    pub(crate) fn floats(&self, name: &str) -> Option<(Dtype, Vec<usize>, Stretch)> {
+        match &self.source {
+            Source::Gguf { .. } => None,
+            Source::Safetensors { shards, .. } => shards.floats(name),
+        }
     }
 
     /// The model's tokenizer: `tokenizer.json`, or built from GGUF metadata.

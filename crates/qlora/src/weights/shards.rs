@@ -9,10 +9,12 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, SafeTensorError, TensorInfo};
 use serde::Deserialize;
 
+use super::four_bits::FourBits;
 use super::mapped::Mapped;
+use super::stretch::Stretch;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::nf4::Nf4Tensor;
+use crate::nf4::{Nf4Parts, Nf4Tensor};
 use crate::tensor::Matrix;
 
 /// One mapped safetensors file.
@@ -62,18 +64,13 @@ impl Shard {
         let Some((info, bytes)) = self.get(name) else {
             return Ok(None);
         };
-        let dtype = match info.dtype {
-            safetensors::Dtype::F32 => Dtype::F32,
-            safetensors::Dtype::F16 => Dtype::F16,
-            safetensors::Dtype::BF16 => Dtype::Bf16,
-            other => {
-                let what = format!("tensor `{name}` is {other:?}, not a float");
-                return Err(Error::format(
-                    self.file.path(),
-                    what,
-                    "use the 16-bit model, or a bitsandbytes nf4 one",
-                ));
-            }
+        let Some(dtype) = float(info.dtype) else {
+            let what = format!("tensor `{name}` is {:?}, not a float", info.dtype);
+            return Err(Error::format(
+                self.file.path(),
+                what,
+                "use the 16-bit model, or a bitsandbytes nf4 one",
+            ));
         };
         let cols = info.shape.last().copied().unwrap_or(1);
         let values = dtype.decode(bytes);
@@ -83,11 +80,7 @@ impl Shard {
 
     /// A tensor in bitsandbytes' NF4 layout, where `name` is one.
     fn nf4(&self, name: &str) -> Result<Option<Nf4Tensor>> {
-        if self
-            .metadata
-            .info(&format!("{name}{}", crate::nf4::STATE))
-            .is_none()
-        {
+        if !self.is_nf4(name) {
             return match self
                 .names()
                 .iter()
@@ -101,18 +94,51 @@ impl Shard {
                 None => Ok(None),
             };
         }
-        Nf4Tensor::from_parts(|suffix| {
-            self.get(&format!("{name}{suffix}"))
-                .map(|(info, bytes)| (info.dtype, bytes))
-        })
-        .map(Some)
-        .map_err(|what| {
-            Error::format(
-                self.file.path(),
-                format!("nf4 tensor `{name}`: {what}"),
-                FETCH_AGAIN,
-            )
-        })
+        Nf4Tensor::from_parts(|suffix| self.part(name, suffix))
+            .map(Some)
+            .map_err(|what| self.broken(name, &what))
+    }
+
+    /// The same in place; nothing where its scales are no f32 values.
+    fn four_bits(&self, name: &str) -> Result<Option<FourBits>> {
+        if !self.is_nf4(name) {
+            return Ok(None);
+        }
+        let parts = Nf4Parts::read(|suffix| self.part(name, suffix))
+            .map_err(|what| self.broken(name, &what))?;
+        Ok(FourBits::new(parts, |part| self.file.stretch(part)))
+    }
+
+    fn is_nf4(&self, name: &str) -> bool {
+        self.metadata
+            .info(&format!("{name}{}", crate::nf4::STATE))
+            .is_some()
+    }
+
+    fn part(&self, name: &str, suffix: &str) -> Option<(safetensors::Dtype, &[u8])> {
+        self.get(&format!("{name}{suffix}"))
+            .map(|(info, bytes)| (info.dtype, bytes))
+    }
+
+    fn broken(&self, name: &str, what: &str) -> Error {
+        let what = format!("nf4 tensor `{name}`: {what}");
+        Error::format(self.file.path(), what, FETCH_AGAIN)
+    }
+
+    /// A float tensor where it lies: type, shape, bytes.
+    fn floats(&self, name: &str) -> Option<(Dtype, Vec<usize>, Stretch)> {
+        let (info, bytes) = self.get(name)?;
+        let stretch = self.file.stretch(bytes);
+        Some((float(info.dtype)?, info.shape.clone(), stretch))
+    }
+}
+
+fn float(dtype: safetensors::Dtype) -> Option<Dtype> {
+    match dtype {
+        safetensors::Dtype::F32 => Some(Dtype::F32),
+        safetensors::Dtype::F16 => Some(Dtype::F16),
+        safetensors::Dtype::BF16 => Some(Dtype::Bf16),
+        _ => None,
     }
 }
 
@@ -162,6 +188,11 @@ impl Shards {
         } else {
             listed(folder)?
         };
+        Self::of(&paths)
+    }
+
+    /// Opens these files as one.
+    pub(crate) fn of(paths: &[PathBuf]) -> Result<Self> {
         let shards = paths
             .iter()
             .map(|path| Shard::open(path))
@@ -208,6 +239,24 @@ impl Shards {
     pub(crate) fn nf4(&self, name: &str) -> Result<Option<Nf4Tensor>> {
         self.find(name)
             .map_or(Ok(None), |(shard, name)| shard.nf4(&name))
+    }
+
+    /// A four-bit weight whose large tensors stay in the file.
+    pub(crate) fn four_bits(&self, name: &str) -> Result<Option<FourBits>> {
+        self.find(name)
+            .map_or(Ok(None), |(shard, name)| shard.four_bits(&name))
+    }
+
+    /// Whether the weight is held in bitsandbytes' NF4 layout.
+    pub(crate) fn is_nf4(&self, name: &str) -> bool {
+        self.find(name)
+            .is_some_and(|(shard, name)| shard.is_nf4(&name))
+    }
+
+    /// A float tensor where it lies.
+    pub(crate) fn floats(&self, name: &str) -> Option<(Dtype, Vec<usize>, Stretch)> {
+        let (shard, name) = self.find(name)?;
+        shard.floats(&name)
     }
 }
 

@@ -11,6 +11,7 @@
 mod chat;
 mod config;
 mod gguf;
+mod layers;
 mod nf4;
 mod peft;
 mod smollm2;

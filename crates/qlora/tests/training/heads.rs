@@ -1,6 +1,8 @@
 //! Head sizes 64, 128 and 256, four query heads to a key head, against PEFT on bitsandbytes' NF4
-//! (`golden/heads/refs.py`): f32 to 1e-4 on both engines, bf16 as near to f32 as PEFT's own bf16 is.
+//! (`golden/heads/refs.py`): f32 to 1e-4 on both engines, bf16 as near to f32 as PEFT's own bf16 is (`bf16`).
 //! Weights are drawn here as the reference drew them: no model is stored.
+
+mod bf16;
 
 use std::path::{Path, PathBuf};
 
@@ -44,13 +46,41 @@ fn values(name: &str, count: usize, centre: f32, scale: f32) -> Vec<f32> {
         .collect()
 }
 
+/// A head size, and which of the reference's draws of model, ids and adapter.
+#[derive(Clone, Copy)]
+struct Case {
+    size: usize,
+    draw: usize,
+}
+
+impl Case {
+    /// The draw whose f32 tensors are stored.
+    fn stored(size: usize) -> Self {
+        Self { size, draw: 0 }
+    }
+
+    /// The name that a tensor of this case is drawn by.
+    fn name(self, tensor: &str) -> String {
+        format!("{}{}.{tensor}", self.prefix(), self.size)
+    }
+
+    /// What all names of a draw begin with.
+    fn prefix(self) -> String {
+        match self.draw {
+            0 => String::new(),
+            draw => format!("draw{draw}."),
+        }
+    }
+}
+
 /// Query heads, key heads.
 fn heads(size: usize) -> (usize, usize) {
     if size == 64 { (8, 2) } else { (4, 1) }
 }
 
 /// A model folder as a hub would hold it.
-fn folder(size: usize) -> tempfile::TempDir {
+fn folder(case: Case) -> tempfile::TempDir {
+    let size = case.size;
     let (queries, keys) = heads(size);
     let config = serde_json::json!({
         "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu",
@@ -74,18 +104,13 @@ fn folder(size: usize) -> tempfile::TempDir {
         } else {
             (0.0, 0.08)
         };
-        values(
-            &format!("{size}.{name}"),
-            shape.iter().product(),
-            centre,
-            scale,
-        )
+        values(&case.name(name), shape.iter().product(), centre, scale)
     });
     dir
 }
 
-fn rows() -> Vec<Example> {
-    let drawn: Vec<u32> = draw("ids", 2 * LENGTH)
+fn rows(case: Case) -> Vec<Example> {
+    let drawn: Vec<u32> = draw(&format!("{}ids", case.prefix()), 2 * LENGTH)
         .map(|v| ((v * 0.5 + 0.5) * (VOCAB - 3) as f32) as u32 + 3)
         .collect();
     let row = |at: usize, labelled: std::ops::Range<usize>| Example {
@@ -97,7 +122,7 @@ fn rows() -> Vec<Example> {
     vec![row(0, 70..LENGTH), row(1, 33..150)]
 }
 
-fn start(size: usize, model: &ModelConfig) -> Adapter {
+fn start(case: Case, model: &ModelConfig) -> Adapter {
     let lora = LoraConfig {
         r: 4,
         alpha: 8.0,
@@ -109,12 +134,7 @@ fn start(size: usize, model: &ModelConfig) -> Adapter {
     let mut adapter = Adapter::new(model, &lora).unwrap();
     for slot in adapter.slots().to_vec() {
         for (half, range, scale) in [("A", slot.a.clone(), 0.05), ("B", slot.b.clone(), 0.03)] {
-            let drawn = values(
-                &format!("{size}.{}", name(&slot, half)),
-                range.len(),
-                0.0,
-                scale,
-            );
+            let drawn = values(&case.name(&name(&slot, half)), range.len(), 0.0, scale);
             adapter.values_mut()[range].copy_from_slice(&drawn);
         }
     }
@@ -160,42 +180,51 @@ fn found(start: &Adapter, run: &mut Run<'_>) -> Found {
     }
 }
 
-/// Every tensor within `bound` of the reference, losses within `loss`, all relative.
-fn near(size: usize, found: &Found, loss: f64, bound: impl Fn(&str) -> f64) {
+/// Every tensor within 1e-4 of the reference, losses within 1e-5, all relative. Says all that is not.
+fn near(size: usize, found: &Found) {
     let file = std::fs::read(golden(&format!("head{size}.safetensors"))).unwrap();
     let want = SafeTensors::deserialize(&file).unwrap();
     let losses = floats(&want, "losses");
     assert_eq!(found.losses.len(), losses.len());
+    let mut off = Vec::new();
     for (step, (got, want)) in found.losses.iter().zip(losses).enumerate() {
-        let off = (got / f64::from(want) - 1.0).abs();
-        assert!(off < loss, "heads of {size}, loss {step}: off by {off}");
+        let far = (got / f64::from(want) - 1.0).abs();
+        if far.is_nan() || far >= 1e-5 {
+            off.push(format!("loss {step}: {far:.1e}"));
+        }
     }
     for (name, got) in &found.tensors {
         let far = distance(got, &floats(&want, name));
-        assert!(far < bound(name), "heads of {size}, {name}: off by {far}");
+        if far.is_nan() || far >= 1e-4 {
+            off.push(format!("{name}: {far:.1e}"));
+        }
     }
+    let off = off.join("\n");
+    assert!(off.is_empty(), "heads of {size}, too far off:\n{off}");
 }
 
 const NF4: Quantization = Quantization::Nf4 { double: true };
+const SIZES: [usize; 3] = [64, 128, 256];
 
 #[test]
 fn f32_training_is_peft_s_at_every_head_size() {
-    for size in [64, 128, 256] {
-        let dir = folder(size);
+    for size in SIZES {
+        let case = Case::stored(size);
+        let dir = folder(case);
         let files = ModelFiles::open(dir.path()).unwrap();
         let mut model = Model::load(&files, NF4).unwrap();
-        let start = start(size, model.config());
+        let start = start(case, model.config());
         let mut run = |settings: &TrainConfig| {
             let mut adapter = start.clone();
             let report = train(
                 &mut model,
                 &mut adapter,
-                TrainJob::new(&rows(), settings),
+                TrainJob::new(&rows(case), settings),
                 &mut |_| {},
             );
             (adapter, report.unwrap())
         };
-        near(size, &found(&start, &mut run), 1e-5, |_| 1e-4);
+        near(size, &found(&start, &mut run));
     }
 }
 
@@ -208,14 +237,14 @@ mod cuda {
     use crate::cuda::without_gpu;
 
     /// Trains on the card in `element`.
-    fn on_gpu(size: usize, element: Element) -> Found {
-        let dir = folder(size);
+    pub(super) fn on_gpu(case: Case, element: Element) -> Found {
+        let dir = folder(case);
         let files = ModelFiles::open(dir.path()).unwrap();
         let precision = Precision {
             element,
             quantization: NF4,
         };
-        let start = start(size, &files.config().unwrap());
+        let start = start(case, &files.config().unwrap());
         let mut base =
             Some(Base::load(Device::open().unwrap(), &files, precision, LENGTH).unwrap());
         let mut run = |settings: &TrainConfig| {
@@ -225,7 +254,7 @@ mod cuda {
             let report = train_on_gpu(
                 &mut engine,
                 &mut adapter,
-                TrainJob::new(&rows(), settings),
+                TrainJob::new(&rows(case), settings),
                 &mut |_| {},
             );
             base = Some(engine.into_base());
@@ -239,30 +268,8 @@ mod cuda {
         if without_gpu() {
             return;
         }
-        for size in [64, 128, 256] {
-            near(size, &on_gpu(size, Element::F32), 1e-5, |_| 1e-4);
-        }
-    }
-
-    /// Rounding to bf16 leaves each tensor at most 1.2 times as far from f32 as it leaves PEFT's.
-    #[test]
-    #[ignore = "one tensor met so far, B of layer 0's v_proj after three steps, is 1.38 times as far"]
-    fn cuda_bf16_training_is_as_near_to_f32_as_peft_s() {
-        if without_gpu() {
-            return;
-        }
-        let file = std::fs::read(golden("bf16.json")).unwrap();
-        let theirs: serde_json::Value = serde_json::from_slice(&file).unwrap();
-        for size in [64, 128, 256] {
-            let theirs = &theirs["heads"][size.to_string()];
-            let ours = on_gpu(size, Element::Bf16);
-            near(size, &ours, 5e-2, |name| {
-                1.2 * theirs["distances"][name].as_f64().unwrap()
-            });
-            for (step, loss) in ours.losses.iter().take(1).enumerate() {
-                let off = (loss / theirs["losses"][step].as_f64().unwrap() - 1.0).abs();
-                assert!(off < 5e-4, "heads of {size}, loss {step}: off by {off}");
-            }
+        for size in SIZES {
+            near(size, &on_gpu(Case::stored(size), Element::F32));
         }
     }
 }

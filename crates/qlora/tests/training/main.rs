@@ -6,7 +6,11 @@ mod autograd;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
+mod cuda_base;
+#[cfg(feature = "cuda")]
 mod cuda_generate;
+#[cfg(feature = "cuda")]
+mod cuda_steps;
 mod folder;
 mod heads;
 mod merged;

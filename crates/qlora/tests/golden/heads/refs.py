@@ -5,24 +5,30 @@
 Small Mistrals (hidden 512, two layers) on an NF4 base with double quantization, trained by PEFT and bitsandbytes for
 three AdamW steps, with dropout off. Weights and ids are drawn from counters (`draw`), so that the tests make them
 again and no model is stored. Writes for each head size `headN.safetensors` (f32: losses, the first gradients, the
-adapter after three steps) and, with `bf16` on an NVIDIA GPU, into `bf16.json` how far PEFT's own bf16 run on the same
-base ends from it: |bf16 - f32| / |f32| of every tensor, and its losses.
+adapter after three steps).
+
+With `bf16`, made for an NVIDIA GPU: model, ids and adapter are drawn six times, and into `bf16.json` goes how far
+PEFT's own bf16 run ends from its f32 run on the same base, |bf16 - f32| / |f32| of every tensor of every draw, beside
+the losses of both. One draw would be chance: AdamW's first steps move a value by its gradient's sign, so the distance
+after them is a handful of flipped signs. Draw 0 is the one whose f32 tensors are stored.
 """
 
 import json
+import re
 import sys
+import tempfile
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig, MistralConfig, MistralForCausalLM
-import tempfile
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HEADS = {64: (8, 2), 128: (4, 1), 256: (4, 1)}
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ROWS, LENGTH, VOCAB, R = 2, 200, 256, 4
+DRAWS = 6
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.set_float32_matmul_precision("highest")
 
@@ -40,6 +46,11 @@ def draw(name, count):
     return (z >> np.uint64(40)).astype(np.float32) / np.float32(2**23) - np.float32(1)
 
 
+def prefix(at):
+    """What the names of a draw begin with."""
+    return f"draw{at}." if at else ""
+
+
 def tensor(name, shape, centre, scale):
     values = draw(name, int(np.prod(shape))) * np.float32(scale) + np.float32(centre)
     return torch.from_numpy(values).reshape(shape).bfloat16().float()
@@ -54,12 +65,13 @@ def config(head):
         rope_parameters={"rope_type": "default", "rope_theta": 1e6})
 
 
-def model(head, dtype):
+def model(head, at, dtype):
+    start = f"{prefix(at)}{head}."
     plain = MistralForCausalLM(config(head))
     with torch.no_grad():
         for name, parameter in plain.named_parameters():
             norm = "norm" in name
-            parameter.copy_(tensor(f"{head}.{name}", parameter.shape, 1.0 if norm else 0.0, 0.25 if norm else 0.08))
+            parameter.copy_(tensor(start + name, parameter.shape, 1.0 if norm else 0.0, 0.25 if norm else 0.08))
     with tempfile.TemporaryDirectory() as folder:
         plain.to(dtype).save_pretrained(folder)
         quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
@@ -71,12 +83,12 @@ def model(head, dtype):
     adapter = {name: p for name, p in tuned.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for name, p in adapter.items():
-            p.data = tensor(f"{head}.{name}", p.shape, 0.0, 0.05 if "lora_A" in name else 0.03).to(DEVICE)
+            p.data = tensor(start + name, p.shape, 0.0, 0.05 if "lora_A" in name else 0.03).to(DEVICE)
     return tuned.train(), adapter
 
 
-def rows():
-    ids = torch.from_numpy((draw("ids", ROWS * LENGTH) * 0.5 + 0.5) * (VOCAB - 3)).long().reshape(ROWS, LENGTH) + 3
+def rows(at):
+    ids = torch.from_numpy((draw(f"{prefix(at)}ids", ROWS * LENGTH) * 0.5 + 0.5) * (VOCAB - 3)).long().reshape(ROWS, LENGTH) + 3
     labels = ids.clone()
     labels[0, :70] = -100
     labels[1, :33] = -100
@@ -84,9 +96,9 @@ def rows():
     return ids.to(DEVICE), labels.to(DEVICE)
 
 
-def run(head, dtype):
-    tuned, adapter = model(head, dtype)
-    ids, labels = rows()
+def run(head, at, dtype):
+    tuned, adapter = model(head, at, dtype)
+    ids, labels = rows(at)
     # With an epsilon of 1e-8 rounding alone decides where values go whose gradient is near zero.
     optimizer = torch.optim.AdamW(adapter.values(), lr=1e-3, betas=(0.9, 0.999), eps=1e-5, weight_decay=0.01)
     out, losses = {}, []
@@ -104,15 +116,40 @@ def run(head, dtype):
     return out, torch.stack(losses)
 
 
-folder, bf16 = sys.argv[1], {}
-for head in HEADS:
-    reference, losses = run(head, torch.float32)
-    save_file({**{k: v.contiguous() for k, v in reference.items()}, "losses": losses}, f"{folder}/head{head}.safetensors")
-    print(head, "f32", losses.tolist(), flush=True)
-    if "bf16" in sys.argv[2:]:
-        near, losses = run(head, torch.bfloat16)
-        far = {name: ((near[name] - want).norm() / want.norm()).item() for name, want in reference.items()}
-        bf16[head] = {"losses": losses.tolist(), "distances": far}
-        print(head, "bf16", losses.tolist(), "farthest", max(far.values()), flush=True)
-if bf16:
-    json.dump({"device": torch.cuda.get_device_name(0), "heads": bf16}, open(f"{folder}/bf16.json", "w"), indent=1)
+def distances(head, at, reference):
+    """How far PEFT's bf16 run of a draw ends from `reference`, and its losses."""
+    near, losses = run(head, at, torch.bfloat16)
+    far = {name: ((near[name] - want).norm() / want.norm()).item() for name, want in reference.items()}
+    print(head, "draw", at, "bf16", losses.tolist(), "farthest", max(far.values()), flush=True)
+    return far, losses.tolist()
+
+
+def main(folder, bf16):
+    found = {}
+    for head in HEADS:
+        of = found[head] = {"losses": [], "f32_losses": [], "distances": {}}
+        for at in range(DRAWS if bf16 else 1):
+            reference, losses = run(head, at, torch.float32)
+            print(head, "draw", at, "f32", losses.tolist(), flush=True)
+            if at == 0:
+                tensors = {name: value.contiguous() for name, value in reference.items()}
+                save_file({**tensors, "losses": losses}, f"{folder}/head{head}.safetensors")
+            if bf16:
+                far, near = distances(head, at, reference)
+                of["f32_losses"].append(losses.tolist())
+                of["losses"].append(near)
+                for name, value in far.items():
+                    of["distances"].setdefault(name, []).append(float(f"{value:.5g}"))
+    if bf16:
+        device = torch.cuda.get_device_name(0) if DEVICE == "cuda" else "cpu"
+        with open(f"{folder}/bf16.json", "w") as file:
+            file.write(pretty({"device": device, "heads": found}) + "\n")
+
+
+def pretty(found):
+    """JSON with the numbers of all draws on one line."""
+    text = json.dumps(found, indent=1)
+    return re.sub(r"\[[-+.e\d\s,]*\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), text)
+
+
+main(sys.argv[1], "bf16" in sys.argv[2:])
