@@ -33,7 +33,7 @@ pub struct KeyLock(Held);
 
 #[derive(Debug)]
 enum Held {
-    File(FileLock),
+    File(#[expect(dead_code, reason = "it is dropped, which frees it")] FileLock),
     Lease(Lease),
 }
 

@@ -227,7 +227,7 @@ fn in_order(cast: Cast, most: usize) -> usize {
     let mut choices: Vec<usize> = Vec::new();
     for worlds in 1..=most {
         let (made, told) = run(&choices, cast);
-        check(&told);
+        check(&told, cast);
         // The last choice that has an alternative left is made otherwise.
         let last = made.iter().rposition(|(choice, among)| choice + 1 < *among);
         let Some(last) = last else {
@@ -240,8 +240,9 @@ fn in_order(cast: Cast, most: usize) -> usize {
 }
 
 /// Nobody publishes between another's taking and its publishing (or noticing that it lost the name),
-/// and somebody takes it.
-fn check(told: &[String]) {
+/// and a dead holder's name is taken. (One who comes back may be told that it lost the name in the moment
+/// in which a taker moves it by mistake: then nobody does, and the next who asks does.)
+fn check(told: &[String], cast: Cast) {
     let mut inside: Option<&str> = None;
     for line in told {
         let (who, what) = line.split_once(' ').unwrap();
@@ -255,8 +256,8 @@ fn check(told: &[String]) {
             _ => {}
         }
     }
-    let done = |line: &String| line.ends_with("took") || line.ends_with("publishes");
-    assert!(told.iter().any(done), "{told:?}");
+    let taken = told.iter().any(|line| line.ends_with("took"));
+    assert!(taken || cast.comes_back, "{told:?}");
 }
 
 #[test]
@@ -279,7 +280,7 @@ proptest! {
         takers in 2usize..4,
         comes_back: bool,
     ) {
-        let (_, told) = run(&choices, Cast { takers, comes_back });
-        check(&told);
+        let cast = Cast { takers, comes_back };
+        check(&run(&choices, cast).1, cast);
     }
 }
