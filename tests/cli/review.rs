@@ -87,7 +87,7 @@ fn accept_all(project: &Project) {
 }
 
 #[test]
-fn from_waiting_to_through() {
+fn a_run_waits_and_everybody_says_so() {
     let project = project(PIPELINE);
     insta::assert_snapshot!(says(&project, &["run", "-j1"]), @r#"
     exit 6
@@ -140,6 +140,12 @@ fn from_waiting_to_through() {
                 decisions: data/review/written.jsonl
       read by   count
     "#);
+}
+
+#[test]
+fn from_review_to_through() {
+    let project = project(PIPELINE);
+    says(&project, &["run"]);
     let asked = with_answers(&project, &["review"], "what?\ne\nq\n");
     insta::assert_snapshot!(project.page(&asked), @r#"
     exit 6
