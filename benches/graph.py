@@ -286,16 +286,28 @@ def one_round(tool, folder, n, what):
     return seconds
 
 
+def place(base, tool, n, what, at):
+    """Cold runs have a folder each, which stays until all are over: ext4 uses no inode again that went
+    within the last minute and looks at each of them, so that removing the last project would be
+    paid for by whoever makes files next."""
+    return base / (f"{tool.name}-{n}-cold-{at}" if what == "cold" else f"{tool.name}-{n}")
+
+
 def measure(every, base, n, what, runs, slow):
-    """[(tool, [(wall, cpu)])], the tools in turn."""
+    """[(tool, [(wall, cpu)])], the tools in turn; and what tools say of their last runs."""
     taken = {tool.name: [] for tool in every}
+    said = {}
     for at in range(runs):
         for tool in every:
             limit = tool.cold_up_to if what == "cold" else tool.most
             if n > limit or (isinstance(tool, (Snakemake, Dvc)) and at >= slow):
                 continue
-            taken[tool.name].append(one_round(tool, base / f"{tool.name}-{n}", n, what))
-    return taken
+            folder = place(base, tool, n, what, at)
+            taken[tool.name].append(one_round(tool, folder, n, what))
+            said[tool.name] = tool.told(folder) if what == "cold" else ""
+    for folder in base.glob(f"*-{n}-cold-*"):
+        shutil.rmtree(folder)
+    return taken, said
 
 
 def prepared(every, base, n):
@@ -365,12 +377,12 @@ def main():
             for what in args.what.split(","):
                 if what == "cold" and n > args.cold_up_to:
                     continue
-                taken = measure(every, made, n, what, args.runs, args.slow)
+                taken, said = measure(every, made, n, what, args.runs, args.slow)
                 for row in rows(taken, n, what):
                     print("| " + " | ".join(row) + " |", flush=True)
-                for tool in every if what == "cold" else []:
-                    if said := taken[tool.name] and tool.told(made / f"{tool.name}-{n}"):
-                        print(f"{tool.name}, {n} stages cold: {said}", flush=True)
+                for name, words in said.items():
+                    if words:
+                        print(f"{name}, {n} stages cold: {words}", flush=True)
     finally:
         if not args.folder:
             shutil.rmtree(made, ignore_errors=True)

@@ -157,9 +157,10 @@ impl Store {
             }
         }
         side_by_side(&all, |one| {
-            let synced = match one.folder {
-                true => self.disk.sync_folder(one.path),
-                false => self.disk.sync_file(one.path),
+            let synced = if one.folder {
+                self.disk.sync_folder(one.path)
+            } else {
+                self.disk.sync_file(one.path)
             };
             match synced {
                 // An empty key folder that was collected.

@@ -35,7 +35,13 @@ impl Below {
     /// What lies at a relative path: its stat and mode. Links are not followed.
     pub(crate) fn look(&self, path: &str) -> Option<(Stat, u32)> {
         let found = statat(&self.0, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        Some((Stat::of_raw(&found), found.st_mode))
+        #[allow(
+            clippy::unnecessary_cast,
+            clippy::cast_lossless,
+            reason = "its type differs between systems"
+        )]
+        let mode = found.st_mode as u32;
+        Some((Stat::of_raw(&found), mode))
     }
 
     /// Looks at a record and the blobs of its outputs; nothing if any is missing.
@@ -68,11 +74,9 @@ impl Store {
     /// Whether a record and all its blobs are there, unharmed, by a glance at them.
     pub fn held(&self, record: &Record, glance: &Glance) -> bool {
         let memo = self.memo();
-        let files = record.outputs.values().flat_map(Tree::files);
+        let mut files = record.outputs.values().flat_map(Tree::files);
         let mut seen = glance.0.iter();
-        let same = files
-            .into_iter()
-            .all(|(_, _, digest, _)| memo.blob(&digest).as_ref() == seen.next());
+        let same = files.all(|(_, _, digest, _)| memo.blob(&digest).as_ref() == seen.next());
         same && seen.next().is_none()
     }
 

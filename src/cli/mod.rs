@@ -150,6 +150,12 @@ const VALUED: [&str; 9] = [
 
 /// The whole command.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    // Its start is waited for, and reading a command line takes as long as all else of it.
+    if let [_, word] = &*args
+        && word == GUARD
+    {
+        return guard();
+    }
     let cli = match Cli::try_parse_from(with_default(args)) {
         Ok(cli) => cli,
         Err(error) => {

@@ -98,15 +98,12 @@ impl Last {
 
     /// The last results that changed last: for whoever does not know the profile yet.
     pub fn newest(home: &Path) -> Option<Self> {
-        let dated = |file: PathBuf| Some((fs::metadata(&file).ok()?.modified().ok()?, file));
-        let (_, file) = files(home).into_iter().filter_map(dated).max()?;
-        Some(Self::read(file))
+        Some(Self::read(newest(home)?))
     }
 
     /// The profile of [`Last::newest`], for whoever looks at what lies elsewhere under that name.
     pub fn newest_profile(home: &Path) -> Option<String> {
-        let dated = |file: PathBuf| Some((fs::metadata(&file).ok()?.modified().ok()?, file));
-        let (_, file) = files(home).into_iter().filter_map(dated).max()?;
+        let file = newest(home)?;
         let name = file.file_stem()?.to_str()?;
         // A name that was written another way is not worth it.
         (file_name(name) == name).then(|| name.to_owned())
@@ -241,6 +238,13 @@ fn files(home: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = files.map(|entry| entry.path()).filter(jsonl).collect();
     files.sort();
     files
+}
+
+/// The file of them that changed last.
+fn newest(home: &Path) -> Option<PathBuf> {
+    let dated = |file: PathBuf| Some((fs::metadata(&file).ok()?.modified().ok()?, file));
+    let newest = files(home).into_iter().filter_map(dated).max();
+    newest.map(|(_, file)| file)
 }
 
 fn line(entry: &LastResult) -> String {

@@ -181,13 +181,16 @@ async fn tried(
         ..Made::default()
     };
     let (lock, voice) = (Arc::clone(lock), voice.clone());
-    blocking(job, move |job| {
+    let taken = blocking(job, move |job| {
         let record = collect(job, &prepared, outcome, made)?;
         let ticket = keep(job, &record, &lock, took)?;
         show(job, &record, &voice);
-        Ok((record, ticket))
-    })
-    .await
+        Ok((record, ticket, prepared))
+    });
+    let (record, ticket, prepared) = taken.await?;
+    // Removing its folder holds nobody up; the run ends after it.
+    spawn_blocking(move || drop(prepared));
+    Ok((record, ticket))
 }
 
 /// Blocking work off the loop.

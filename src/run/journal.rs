@@ -51,6 +51,10 @@ impl Journal {
             self.worth_keeping = true;
         }
         if !self.worth_keeping {
+            if let Event::RunStarted { stages, .. } = &told.event {
+                // At the right size at once: growing costs more than all that is told.
+                self.early.reserve(stages.len() + 8);
+            }
             self.early.push(told);
             return;
         }

@@ -31,17 +31,21 @@ pub fn log_path(home: &Path, profile: &str, stage: &str) -> PathBuf {
 impl Log {
     /// Begins a log anew, or goes on with it (a further try).
     pub(crate) fn open(path: &Path, mask: Mask, anew: bool) -> Self {
-        if let Some(folder) = path.parent() {
-            let _shown_by_open = std::fs::create_dir_all(folder);
-        }
-        let file = File::options()
+        let mut options = File::options();
+        options
             .create(true)
             .write(true)
             .append(!anew)
-            .truncate(anew)
-            .open(path)
-            .ok();
-        Self { file, mask }
+            .truncate(anew);
+        let file = options.open(path).or_else(|_| {
+            // The first log of all.
+            std::fs::create_dir_all(path.parent().unwrap_or(path))?;
+            options.open(path)
+        });
+        Self {
+            file: file.ok(),
+            mask,
+        }
     }
 
     /// A heading line.

@@ -217,6 +217,8 @@ impl<'a> Scheduler<'a> {
             .filter(|stage| matches!(self.states[*stage], State::Waiting(0)))
             .collect();
         let ended = self.go();
+        // In a watch others follow.
+        self.planner.work_begins();
         self.settle_store();
         // What was settled is worth locking, whatever came after.
         self.write_lock();
