@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cache::{Bounds, Change, Error, KeyParts, Made, Opening, Record, Store, Syncing, Witness};
+use cache::{Bounds, Change, Error, KeyParts, Made, Opening, Record, Store, Witness};
 
 /// When and how the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use clap::Args;
 use super::Common;
 use super::exit::{Exit, Trouble, note};
 use crate::plan::{Decision, preview_with};
-use crate::report::{forecast, screen};
-use crate::run::{self, Options, remote};
+use crate::report::{forecast, memory as table, screen};
+use crate::run::{self, Options, Project, remote};
 
 /// How long a plan waits for the remote in all; offline it shows what is known here.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +34,12 @@ pub(super) struct PlanArgs {
     /// As `run --frozen` would: every source must be pinned
     #[arg(long)]
     frozen: bool,
+    /// What training would take of graphics cards, which of them it fits, and how; none has to be at hand
+    #[arg(long, conflicts_with_all = ["check", "locked", "frozen"])]
+    memory: bool,
+    /// With --memory: this card, by name or by its memory (24GiB); repeatable [default: all that are known]
+    #[arg(long = "card", value_name = "NAME|GIB", requires = "memory")]
+    cards: Vec<String>,
     /// Tell it as JSON lines
     #[arg(long)]
     pub(super) json: bool,
@@ -54,6 +60,9 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     let mut planner = run::planner(&project, &options, &link, &selected, true);
     let mut ask = |questions: &[crate::plan::Question]| remote::ask(&link, questions);
     let decisions = preview_with(&mut planner, &selected, &mut ask)?;
+    if args.memory {
+        return memory(&project, &decisions, args);
+    }
     let text = if args.json {
         forecast::json(&project.pipeline, &decisions)
     } else {
@@ -68,6 +77,33 @@ pub(super) fn plan(common: &Common, args: &PlanArgs) -> Result<Exit, Trouble> {
     } else {
         Exit::Ok
     })
+}
+
+/// What the train stages of the plan would take.
+fn memory(
+    project: &Project,
+    decisions: &[(usize, Decision)],
+    args: &PlanArgs,
+) -> Result<Exit, Trouble> {
+    let planned = run::memory(project, decisions, &args.cards)
+        .map_err(|error| Trouble::new(Exit::Failed, &error.code, error.message, &error.mend))?;
+    if planned.is_empty() {
+        let cause = "nothing here trains";
+        let mend = "name a `train` stage, or a stage below one";
+        return Err(Trouble::new(
+            Exit::Config,
+            "memory::no-training",
+            cause,
+            mend,
+        ));
+    }
+    let draw = if args.json { table::json } else { table::text };
+    let tables: Vec<_> = planned
+        .iter()
+        .map(|one| draw(&one.stages, &one.forecast))
+        .collect();
+    screen::say(&tables.join(if args.json { "" } else { "\n" }));
+    Ok(Exit::Ok)
 }
 
 /// Whether all is up to date, and if not, whom to ask: what hangs on people's decisions alone is

@@ -13,6 +13,7 @@ pub mod graph;
 mod json;
 mod listener;
 mod live;
+pub mod memory;
 mod paint;
 mod plain;
 mod progress;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cache::{Scratch, Tree};
 use serde_json::Value;
-use stages::contract::WorkerRequest;
+use stages::contract::{RANKS, WorkerRequest};
 use stages::{Effect, Params, Stage, StageError};
 
 use super::checkpoints;
@@ -27,8 +27,10 @@ const PASSED: [&str; 5] = ["PATH", "HOME", "TMPDIR", VISIBLE, "CUDA_DEVICE_ORDER
 /// there again when the command was killed and runs again.
 const CHECKPOINT: &str = "TUNESMITH_CHECKPOINT";
 
-/// Variables that built-in stages see besides: how this machine reaches the network.
-const NETWORK: [&str; 9] = [
+/// Variables that built-in stages see besides: where this machine's libraries lie (CUDA's are loaded at run
+/// time), and how it reaches the network.
+const OF_THE_MACHINE: [&str; 10] = [
+    "LD_LIBRARY_PATH",
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "ALL_PROXY",
@@ -117,9 +119,12 @@ fn builtin(
     let mut env = environment(
         job,
         devices,
-        stage.passes_env().iter().copied().chain(NETWORK),
+        stage.passes_env().iter().copied().chain(OF_THE_MACHINE),
     )?;
     env.push(("RAYON_NUM_THREADS".to_owned(), job.threads.to_string()));
+    if devices.len() > 1 {
+        env.push((RANKS.to_owned(), devices.len().to_string()));
+    }
     let worker = worker::find()?;
     let products = stage.products().iter();
     Ok(Prepared {

@@ -9,6 +9,7 @@ use crate::layers::Layers;
 use crate::split::Split;
 use crate::synthesize::Synthesize;
 use crate::train::Train;
+use crate::train::memory::MemoryPlan;
 use crate::upload::Upload;
 use crate::validate::Validate;
 
@@ -27,9 +28,9 @@ pub fn all() -> &'static [&'static dyn Stage] {
     ]
 }
 
-/// Those that nobody names in `uses:`: other stages derive their inputs by them.
+/// Those that nobody names in `uses:`: other stages derive their inputs by them, or the command asks them.
 fn makers() -> &'static [&'static dyn Stage] {
-    &[&Layers]
+    &[&Layers, &MemoryPlan]
 }
 
 /// The stage of this kind, as a worker is asked for it.
@@ -186,6 +187,9 @@ mod tests {
         nf4-layers 1
           with layers 1
           double = true
+        memory-plan 1
+          train = {}
+          cards = []
         "#);
     }
 }

@@ -202,6 +202,7 @@ fn a_store_that_syncs_all_together_is_sound_whenever_the_power_goes() {
     sound_whenever_the_power_goes(Syncing::Together);
 }
 
+#[expect(clippy::print_stdout, reason = "a campaign's figures")]
 fn sound_whenever_the_power_goes(syncing: Syncing) {
     let disk = scratch();
     let recorder = Recorder::new(disk.path());
@@ -253,7 +254,8 @@ fn without_its_syncs_the_store_would_not_be_sound() {
     let no_file = |step: &Step| matches!(step, Step::SyncFile(_));
     let no_folder = |step: &Step| matches!(step, Step::SyncFolder(_));
     let no_whole = |step: &Step| matches!(step, Step::SyncAll);
-    let all: [(_, _, &dyn Fn(&Step) -> bool); 3] = [
+    type Leaves<'a> = &'a dyn Fn(&Step) -> bool;
+    let all: [(Syncing, &str, Leaves<'_>); 3] = [
         (Syncing::Each, "files", &no_file),
         (Syncing::Each, "folders", &no_folder),
         (Syncing::Together, "the whole", &no_whole),

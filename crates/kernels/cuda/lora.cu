@@ -14,19 +14,21 @@ struct LoraUp {
 };
 static_assert(sizeof(LoraUp) == 72, "params.rs");
 
-// Block diagonal: pair p stands in its own rows and columns, all else is zero. One thread a column.
+// Block diagonal: pair p stands in its own rows and columns, all else is zero. One thread eight columns.
 template <typename T>
 __device__ void lora_up(const LoraUp& p) {
     const uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= p.ends[2]) return;
     const int pair = row < p.ends[0] ? 0 : row < p.ends[1] ? 1 : 2;
     const uint32_t start = pair == 0 ? 0 : p.ends[pair - 1];
-    T* out = static_cast<T*>(p.out) + size_t(row) * p.stride;
-    for (uint32_t c = threadIdx.x; c < p.pad; c += blockDim.x) {
-        const uint32_t own = c - p.columns[pair];
-        const bool there = p.b[pair] != nullptr && own < p.r;
-        put(out + c, there ? p.b[pair][size_t(row - start) * p.r + own] : 0.0f);
+    const float* b = p.b[pair] ? p.b[pair] + size_t(row - start) * p.r : nullptr;
+    Eight x;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const uint32_t own = threadIdx.x * 8 + i - p.columns[pair];
+        x.v[i] = b != nullptr && own < p.r ? b[own] : 0.0f;
     }
+    store8(static_cast<T*>(p.out) + size_t(row) * p.stride + threadIdx.x * 8, x);
 }
 FOR_BOTH_TYPES(lora_up, LoraUp)
 

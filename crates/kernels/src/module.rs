@@ -253,6 +253,14 @@ impl Kernels {
         })
     }
 
+    /// None at all: for a card that is not there.
+    pub fn none() -> Self {
+        Self {
+            functions: Vec::new(),
+            attention: BTreeMap::new(),
+        }
+    }
+
     /// Whether this card and this build have the kernels of a door.
     pub fn has(&self, door: Door) -> bool {
         match door {

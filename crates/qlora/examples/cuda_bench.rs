@@ -2,15 +2,19 @@
 //! generation, the decoder of weights, the card's ceiling, dropout's cost, determinism. `warm [FOLDER]` alone times
 //! starts instead.
 //!
-//! `cargo run --release -p qlora --features cuda --example cuda_bench [-- CASE...]`
+//! `cargo run --release -p qlora --features cuda --example cuda_bench [-- CASE...]`; the case `ranks` needs two
+//! cards and runs only if it is named.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 #[path = "cuda_bench/decode.rs"]
 mod decode;
+#[path = "cuda_bench/ranks.rs"]
+mod ranks;
 #[path = "cuda_bench/warm.rs"]
 mod warm;
 
 use qlora::cuda::{Base, CudaEngine, Device, Keep, Options, bench};
+use qlora::ranks::Collective;
 use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, train_on_gpu};
 use qlora::{
     Activation, Adapter, Architecture, Dtype, LayerAttention, LoraConfig, ModelConfig, Rope, Target,
@@ -125,7 +129,7 @@ struct Outcome {
     values: Vec<f32>,
 }
 
-fn run(base: Base, case: &Case) -> (Base, Outcome) {
+fn run(base: Base, case: &Case, ranks: Option<&dyn Collective>) -> (Base, Outcome) {
     let config = LoraConfig {
         r: 16,
         alpha: 32.0,
@@ -137,7 +141,7 @@ fn run(base: Base, case: &Case) -> (Base, Outcome) {
     let mut adapter = Adapter::new(base.config(), &config).expect("the adapter fits");
     let options = Options {
         keep: case.keep,
-        memory: None,
+        ..Options::default()
     };
     let mut engine = CudaEngine::new(base, &adapter, options).expect("an engine");
     let settings = TrainConfig {
@@ -165,7 +169,10 @@ fn run(base: Base, case: &Case) -> (Base, Outcome) {
     let result = train_on_gpu(
         &mut engine,
         &mut adapter,
-        TrainJob::new(&case.examples, &settings),
+        TrainJob {
+            ranks,
+            ..TrainJob::new(&case.examples, &settings)
+        },
         &mut sink,
     );
     if let Err(error) = result {
@@ -266,6 +273,9 @@ fn main() {
     }
     let profile = names.iter().any(|n| n == "--profile");
     names.retain(|n| n != "--profile");
+    if ranks::is_other(&names) {
+        return ranks::other(&names);
+    }
     let started = std::time::Instant::now();
     let device = Device::open().expect("a GPU");
     println!("{}", device.info().numerics());
@@ -289,7 +299,7 @@ fn main() {
         if profile {
             bench::start_profile(base.device());
         }
-        let (back, o) = run(base, &case);
+        let (back, o) = run(base, &case, None);
         base = back;
         for (name, ms, calls) in bench::stop_profile(base.device()) {
             let steps = case.steps as f64;
@@ -326,6 +336,9 @@ fn main() {
             ),
             _ => {}
         }
+    }
+    if names.iter().any(|n| n == "ranks") {
+        base = ranks::run_both(base);
     }
     if names.is_empty() || names.iter().any(|n| n.contains("decode")) {
         decode::run(base, &names, profile);

@@ -62,6 +62,12 @@ pub enum Error {
     /// A GPU, its driver or its libraries refuse.
     #[error("{what}")]
     Device { what: String, mend: String },
+    /// A card does not give the memory that a plan counts on.
+    #[error("{what}: the card is full")]
+    OutOfMemory { what: String, mend: String },
+    /// Another process of a data-parallel run is gone, has stopped or does not fit.
+    #[error("{what}")]
+    Ranks { what: String, mend: String },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -81,6 +87,8 @@ impl Error {
             Self::Config { .. } => "qlora::config",
             Self::Chat { .. } => "qlora::chat",
             Self::Device { .. } => "qlora::device",
+            Self::OutOfMemory { .. } => "qlora::out-of-memory",
+            Self::Ranks { .. } => "qlora::ranks",
             Self::Cancelled => "qlora::cancelled",
         }
     }
@@ -92,7 +100,9 @@ impl Error {
             | Self::Unsupported { mend, .. }
             | Self::Config { mend, .. }
             | Self::Chat { mend, .. }
-            | Self::Device { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
+            | Self::Device { mend, .. }
+            | Self::OutOfMemory { mend, .. }
+            | Self::Ranks { mend, .. } => (!mend.is_empty()).then_some(Cow::Borrowed(mend)),
             Self::Truncated { .. } => Some(Cow::Borrowed(
                 "delete the file and fetch it again: the download was interrupted",
             )),
@@ -135,6 +145,14 @@ impl Error {
     /// A [`Error::Device`] with both parts.
     pub fn device(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self::Device {
+            what: what.into(),
+            mend: mend.into(),
+        }
+    }
+
+    /// A [`Error::Ranks`] with both parts.
+    pub fn ranks(what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self::Ranks {
             what: what.into(),
             mend: mend.into(),
         }

@@ -4,7 +4,7 @@
 //! and reads and writes PEFT adapter folders. It must not know of YAML, stages or pipelines.
 
 /// Raised whenever equal inputs would train or answer differently.
-pub const ENGINE_VERSION: u32 = 1;
+pub const ENGINE_VERSION: u32 = 2;
 
 pub mod chat;
 pub mod config;
@@ -16,6 +16,7 @@ pub mod nf4;
 pub mod nn;
 mod ops;
 pub mod peft;
+pub mod ranks;
 pub mod tensor;
 pub mod tokenizer;
 pub mod train;

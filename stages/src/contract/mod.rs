@@ -19,7 +19,7 @@ pub use event::StageEvent;
 pub use fields::{Field, FieldType, Params, canonical};
 pub use people::{Undecided, WAITING_FOR_PEOPLE};
 pub use refused::{Refused, refusals};
-pub use wire::{WorkerMessage, WorkerRequest};
+pub use wire::{RANKS, WorkerMessage, WorkerRequest};
 
 /// One kind of stage, as named by `uses:`.
 pub trait Stage: Sync {

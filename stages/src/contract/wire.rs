@@ -9,6 +9,10 @@ use serde_json::Value;
 
 use super::{Outcome, StageError, StageEvent};
 
+/// The variable that tells a worker how many GPUs its stage was given, where there are several: it may
+/// start one process for each.
+pub const RANKS: &str = "TUNESMITH_RANKS";
+
 /// Everything one run needs; see [`super::Context`] for the meaning of each field.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

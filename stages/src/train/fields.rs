@@ -1,6 +1,29 @@
 //! The parameters, inputs and products of `train`, as data.
 
+use super::place;
 use crate::contract::{Field, FieldType, Port, Product};
+
+/// What a run on GPUs, or on several, may be told by its environment. None of it changes the maths.
+pub(super) const PASSED: &[&str] = &[
+    "TUNESMITH_ATTENTION",
+    "TUNESMITH_NCCL",
+    place::RANK,
+    place::WORLD,
+    place::RENDEZVOUS,
+    place::TOKEN,
+    place::SECONDS,
+    place::ON_CPU,
+    "NCCL_ALGO",
+    "NCCL_PROTO",
+    "NCCL_MIN_NCHANNELS",
+    "NCCL_MAX_NCHANNELS",
+    "NCCL_NVLS_ENABLE",
+    "NCCL_DEBUG",
+    "NCCL_SOCKET_IFNAME",
+    "NCCL_P2P_DISABLE",
+    "NCCL_SHM_DISABLE",
+    "NCCL_IB_DISABLE",
+];
 
 const fn field(
     name: &'static str,

@@ -27,13 +27,20 @@ impl Job<'_> {
             });
         }
         let device = Device::open().map_err(|error| engine(&error))?;
-        ctx.log(format!("training on {}", device.info().numerics()));
+        self.tell_cards(&device.info().numerics(), ctx)?;
         let precision = Precision {
             element: Element::Bf16,
             quantization: self.quantization,
         };
         let base = cuda::Base::load(device, &self.base.files, precision, self.positions())
             .map_err(|error| engine(&error))?;
+        let direct = base.direct();
+        ctx.log(format!(
+            "base: {} MiB on the card, {} of them read straight from files in {:.2} s",
+            base.bytes() >> 20,
+            direct.bytes >> 20,
+            direct.seconds
+        ));
         let mut running =
             CudaEngine::new(base, &adapter, Options::default()).map_err(|error| engine(&error))?;
         let mut telling = Telling::new(ctx, self.base);
@@ -42,6 +49,22 @@ impl Job<'_> {
         })
         .map_err(|error| engine(&error))?;
         Ok((adapter, done))
+    }
+
+    /// Which card it is, or which ones they are.
+    fn tell_cards(&self, own: &str, ctx: &Context<'_>) -> Result<(), StageError> {
+        let Some(ranks) = self.training.ranks else {
+            ctx.log(format!("training on {own}"));
+            return Ok(());
+        };
+        let all = ranks
+            .gather(own.as_bytes())
+            .map_err(|error| engine(&error))?;
+        for (rank, card) in all.iter().enumerate() {
+            let card = String::from_utf8_lossy(card);
+            ctx.log(format!("rank {rank} trains on {card}"));
+        }
+        Ok(())
     }
 
     /// Longest row, or longest prompt with its answer.

@@ -5,8 +5,11 @@
 //! know: how gradients are computed (`qlora`), where rows come from.
 
 mod checks;
+mod crew;
 mod fields;
 mod gpu;
+pub mod memory;
+mod place;
 mod refused;
 mod report;
 mod rows;
@@ -28,6 +31,7 @@ use crate::conversation::CONVERSATION_VERSION;
 use crate::format::FORMAT_VERSION;
 use crate::layers;
 use crate::prompt::PROMPT_VERSION;
+use crew::Crew;
 use rows::{Rows, Rules};
 use telling::Telling;
 
@@ -85,37 +89,52 @@ impl Stage for Train {
         layers::derived(params)
     }
 
-    fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
-        let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?.with_derived(ctx)?;
-        let rules = Rules::of(params);
-        let rows = rows::examples(&base, ctx.input("train")?, "train", &rules, ctx)?;
-        let val = match ctx.optional("val") {
-            Some(path) => rows::examples(&base, path, "val", &rules, ctx)?,
-            None => Rows::default(),
-        };
-        ctx.log(format!(
-            "{} rows to train on, {} held out, longest {} tokens",
-            rows.examples.len(),
-            val.examples.len(),
-            longest(&rows.examples)
-        ));
-        let config = settings::train_config(params, ctx.seed, &base, &rows.examples)?;
-        let adapter = start(params, ctx, &base)?;
-        let job = Job {
-            base: &base,
-            quantization: quantization(params),
-            training: TrainJob {
-                train: &rows.examples,
-                val: &val.examples,
-                config: &config,
-                checkpoints: Some(&ctx.checkpoint),
-                cancel: ctx.cancel,
-            },
-        };
-        let (adapter, done) = job.run(adapter, ctx)?;
-        save(&adapter, &done, &ctx.output.join("adapter"))?;
-        report::write(&ctx.output, &done, [&rows, &val], ctx)
+    fn passes_env(&self) -> &'static [&'static str] {
+        fields::PASSED
     }
+
+    fn run(&self, params: &Params, ctx: &Context<'_>) -> Result<Outcome, StageError> {
+        let crew = Crew::meet(self, params, ctx)?;
+        let outcome = train_on(params, ctx, &crew);
+        crew.end(outcome)
+    }
+}
+
+/// This process's part of the training; the first of several writes the results.
+fn train_on(params: &Params, ctx: &Context<'_>, crew: &Crew) -> Result<Outcome, StageError> {
+    let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?.with_derived(ctx)?;
+    let rules = Rules::of(params);
+    let rows = rows::examples(&base, ctx.input("train")?, "train", &rules, ctx)?;
+    let val = match ctx.optional("val") {
+        Some(path) => rows::examples(&base, path, "val", &rules, ctx)?,
+        None => Rows::default(),
+    };
+    ctx.log(format!(
+        "{} rows to train on, {} held out, longest {} tokens",
+        rows.examples.len(),
+        val.examples.len(),
+        longest(&rows.examples)
+    ));
+    let config = settings::train_config(params, ctx.seed, &base, &rows.examples)?;
+    let adapter = start(params, ctx, &base)?;
+    let job = Job {
+        base: &base,
+        quantization: quantization(params),
+        training: TrainJob {
+            train: &rows.examples,
+            val: &val.examples,
+            config: &config,
+            checkpoints: Some(&ctx.checkpoint),
+            cancel: ctx.cancel,
+            ranks: crew.ranks(),
+        },
+    };
+    let (adapter, done) = job.run(adapter, ctx)?;
+    if !crew.first() {
+        return Ok(Outcome::default());
+    }
+    save(&adapter, &done, &ctx.output.join("adapter"))?;
+    report::write(&ctx.output, &done, [&rows, &val], ctx)
 }
 
 /// The adapter that training starts from: a fresh one, or the input's.

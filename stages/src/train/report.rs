@@ -59,6 +59,9 @@ pub(super) fn write(
         });
         report["kept"] = kept.collect();
     }
+    if !done.fallbacks.is_empty() {
+        report["fallbacks"] = json!(done.fallbacks);
+    }
     let mut text = serde_json::to_string_pretty(&report).expect("a report serialises");
     text.push('\n');
     let path = output.join("report.json");
@@ -83,6 +86,12 @@ pub(super) fn write(
         "{} steps, {tokens} tokens computed ({separate} without the shared prefix)",
         done.steps.len()
     )];
+    for fallback in &done.fallbacks {
+        notes.push(format!(
+            "the card was full at step {}: {} from there on",
+            fallback.step, fallback.plan
+        ));
+    }
     for (what, counts) in lost {
         let count: usize = counts.iter().sum();
         if count > 0 {

@@ -32,6 +32,7 @@ impl<'a> Telling<'a> {
                 weight_bytes,
                 adapter_bytes,
                 activation_bytes,
+                plan,
                 ..
             } => {
                 self.steps = steps;
@@ -40,11 +41,23 @@ impl<'a> Telling<'a> {
                     "{steps} steps, {trainable} trainable parameters; memory planned: weights {} MiB, adapter and optimizer {} MiB, activations up to {} MiB",
                     mib(weight_bytes), mib(adapter_bytes), mib(activation_bytes)
                 ));
+                if plan.rows > 0 {
+                    self.ctx.log(format!("at most: {plan}"));
+                }
                 if resumed > 0 {
                     self.ctx.log(format!("resumed after step {resumed}"));
                 }
                 self.ctx.progress("training", resumed, Some(steps), "steps");
             }
+            TrainEvent::Fallback(fallback) => self.ctx.warn(
+                "train::out-of-memory",
+                format!(
+                    "the card refused {} MiB: from step {} on {} (the same gradient, summed in another order)",
+                    fallback.refused >> 20,
+                    fallback.step,
+                    fallback.plan
+                ),
+            ),
             TrainEvent::Step {
                 record,
                 of,

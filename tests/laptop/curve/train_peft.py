@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Rows in memory at a time: a row takes 2 GB of activations in f32.
-TOGETHER = 8 if DEVICE == "cuda" else 1
+TOGETHER = 8 if DEVICE == "cuda" else 4
 torch.backends.cuda.matmul.allow_tf32 = False
 torch.set_float32_matmul_precision("highest")
 

@@ -210,6 +210,14 @@ impl Blas {
         })
     }
 
+    /// For a card that is not there: nothing is multiplied.
+    pub(super) fn none() -> Self {
+        Self {
+            handle: ptr::null_mut(),
+            plans: RefCell::default(),
+        }
+    }
+
     #[expect(
         clippy::unused_self,
         reason = "the library answers only where it was started"

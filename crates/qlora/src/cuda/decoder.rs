@@ -10,6 +10,7 @@ use super::layer::{Kept, Run, context_of};
 use super::memory::Rows;
 use super::pass::Context;
 use crate::config::ModelConfig;
+use crate::train::Keeping;
 
 /// How much of the forward stays for the backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,16 @@ pub enum Keep {
     Offloaded,
     /// Nothing: there is no backward.
     Nothing,
+}
+
+impl From<Keep> for Keeping {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::Everything | Keep::Nothing => Self::Everything,
+            Keep::Inputs => Self::LayerInputs,
+            Keep::Offloaded => Self::Host,
+        }
+    }
 }
 
 /// Moves layer inputs between the card and the host.
@@ -188,6 +199,7 @@ pub(super) fn backward(
             outside,
             None,
         );
+        exec.passed(layer);
     }
 }
 
@@ -243,12 +255,14 @@ pub(super) fn backward_prefix(
                 run.project_only(exec, layer, x, kept);
             }
             run.project_only_back(exec, layer, x, kept, dx, &scratch, received);
+            exec.passed(layer);
             continue;
         }
         if tape.keep != Keep::Everything {
             run.again(exec, layer, x, kept, None, tape.active);
         }
         run.backward(exec, layer, x, kept, dx, &scratch, None, Some(received));
+        exec.passed(layer);
     }
 }
 

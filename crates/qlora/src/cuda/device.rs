@@ -11,7 +11,7 @@ use kernels::attention::{AttentionParams, Card, Door, Launch};
 use kernels::{Element, Grid, Kernel, Kernels, params::Params};
 
 use super::blas::Blas;
-use super::memory::Region;
+use super::memory::{ALIGNMENT, Region};
 use super::profile::Profile;
 use crate::error::{Error, Result};
 
@@ -91,6 +91,8 @@ pub struct Device {
     pub(super) blas: Blas,
     info: DeviceInfo,
     pub(super) profile: Profile,
+    /// There is no card: what is asked of it is counted elsewhere, and nothing is done.
+    paper: bool,
 }
 
 // SAFETY: handles of the driver may be used from any thread; the context is made current by `open` and by
@@ -101,15 +103,21 @@ pub(super) fn check(result: sys::CUresult, what: &str) -> Result<()> {
     if result == sys::CUresult::CUDA_SUCCESS {
         return Ok(());
     }
-    let mend = match result {
-        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-            "use a smaller micro-batch or a card with more memory, or end other programs on it"
-        }
-        _ => {
-            "look at `nvidia-smi`; if the card is well, report this with the command that led here"
-        }
-    };
+    if result == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        return Err(full(what));
+    }
+    let mend =
+        "look at `nvidia-smi`; if the card is well, report this with the command that led here";
     Err(Error::device(format!("{what}: {result:?}"), mend))
+}
+
+/// The card, or the host where it is to be pinned, has no memory for `what`.
+pub(super) fn full(what: &str) -> Error {
+    Error::OutOfMemory {
+        what: what.to_owned(),
+        mend: "end other programs on the card, shorten the rows, or use a card with more memory"
+            .to_owned(),
+    }
 }
 
 /// A point in a stream.
@@ -119,17 +127,22 @@ pub(super) struct Event(pub(super) sys::CUevent);
 impl Device {
     /// Whether a driver and a card are there at all.
     pub fn present() -> bool {
+        Self::count() > 0
+    }
+
+    /// How many cards this process sees.
+    pub fn count() -> usize {
         // SAFETY: only tries to load a library.
         if !unsafe { sys::is_culib_present() } {
-            return false;
+            return 0;
         }
         let mut count = 0;
         // SAFETY: both calls are allowed before any context exists.
-        unsafe {
+        let known = unsafe {
             sys::cuInit(0) == sys::CUresult::CUDA_SUCCESS
                 && sys::cuDeviceGetCount(&raw mut count) == sys::CUresult::CUDA_SUCCESS
-                && count > 0
-        }
+        };
+        if known { count as usize } else { 0 }
     }
 
     /// Opens the first card that `CUDA_VISIBLE_DEVICES` leaves.
@@ -204,7 +217,21 @@ impl Device {
             blas,
             info,
             profile: Profile::default(),
+            paper: false,
         })
+    }
+
+    /// A card that is not there: it gives every memory and does no work, so a plan can be made for it.
+    pub fn on_paper(info: DeviceInfo) -> Self {
+        Self {
+            stream: ptr::null_mut(),
+            copies: ptr::null_mut(),
+            kernels: Kernels::none(),
+            blas: Blas::none(),
+            info,
+            profile: Profile::default(),
+            paper: true,
+        }
     }
 
     /// What the card is.
@@ -235,12 +262,11 @@ impl Device {
     }
 
     /// A block of device memory that lives as long as the process.
-    #[expect(
-        clippy::unused_self,
-        reason = "the driver answers only where a device was opened"
-    )]
     pub(super) fn allocate(&self, bytes: usize) -> Result<Region> {
-        let mut at = 0;
+        let mut at = ALIGNMENT as u64;
+        if self.paper {
+            return Ok(Region { at, bytes });
+        }
         // SAFETY: the out-pointer is valid.
         let result = unsafe { sys::cuMemAlloc_v2(&raw mut at, bytes.max(256)) };
         check(
@@ -251,6 +277,9 @@ impl Device {
     }
 
     pub(super) fn free(&self, region: Region) {
+        if self.paper {
+            return;
+        }
         // SAFETY: regions that are freed came from `allocate` and are dropped with their owner.
         unsafe {
             let _ = sys::cuStreamSynchronize(self.stream);
@@ -271,6 +300,9 @@ impl Device {
     pub(super) fn upload<T: Copy>(&self, to: Region, values: &[T]) -> Result<()> {
         let bytes = size_of_val(values);
         assert!(bytes <= to.bytes, "upload of {bytes} into {}", to.bytes);
+        if self.paper {
+            return Ok(());
+        }
         // SAFETY: source and target are as long as said; pageable memory has been read on return.
         check(
             unsafe { sys::cuMemcpyHtoDAsync_v2(to.at, values.as_ptr().cast(), bytes, self.stream) },
@@ -349,11 +381,10 @@ impl Device {
     }
 
     /// Makes the card current in this thread.
-    #[expect(
-        clippy::unused_self,
-        reason = "the driver answers only where a device was opened"
-    )]
     pub(super) fn bind(&self) -> Result<()> {
+        if self.paper {
+            return Ok(());
+        }
         let (mut device, mut context) = (0, ptr::null_mut());
         // SAFETY: retaining the primary context again gives the same one.
         unsafe {
@@ -366,12 +397,11 @@ impl Device {
         }
     }
 
-    #[expect(
-        clippy::unused_self,
-        reason = "the driver answers only where a device was opened"
-    )]
     pub(super) fn event(&self) -> Result<Event> {
         let mut event = ptr::null_mut();
+        if self.paper {
+            return Ok(Event(event));
+        }
         // SAFETY: the out-pointer is valid. Flag 0: with timing.
         let made = unsafe { sys::cuEventCreate(&raw mut event, 0) };
         check(made, "making an event")?;
@@ -488,8 +518,14 @@ pub(super) struct Pinned {
 unsafe impl Send for Pinned {}
 
 impl Pinned {
-    pub(super) fn new(bytes: usize) -> Result<Self> {
-        let mut at = ptr::null_mut();
+    pub(super) fn new(device: &Device, bytes: usize) -> Result<Self> {
+        let mut at = ptr::null_mut::<std::ffi::c_void>();
+        if device.paper {
+            return Ok(Self {
+                at: at.cast(),
+                bytes,
+            });
+        }
         // SAFETY: the out-pointer is valid.
         let pinned = unsafe { sys::cuMemHostAlloc(&raw mut at, bytes.max(1), 0) };
         check(
@@ -526,6 +562,9 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
+        if self.at.is_null() {
+            return;
+        }
         // SAFETY: allocated by `new`; the driver waits for copies that still use it.
         unsafe {
             let _ = sys::cuCtxSynchronize();

@@ -11,19 +11,23 @@ use kernels::{Grid, Kernel};
 
 use super::base::Base;
 use super::decoder::{self, Contexts, Keep, Mover};
-use super::device::{Device, Pinned};
-use super::exec::Exec;
+use super::device::{Device, Pinned, full};
+use super::exec::{self, Exec};
 use super::generate::{Asked, How, Tuned};
 use super::head::{self, Labels};
 use super::layer::Run;
 use super::linear::{Scratch, SitePlan};
 use super::memory::{Region, Store};
 use super::pass::{Pass, Tokens};
+use super::reduce::Reducer;
 use super::refuse;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
-use crate::train::{AdamW, BatchLoss, Example, Group, Update, Work};
+use crate::ranks::Collective;
+use crate::train::{AdamW, BatchLoss, Example, Group, StepPlan, Update, Work};
 
+#[cfg(test)]
+mod fallback_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +38,8 @@ pub struct Options {
     pub keep: Option<Keep>,
     /// Bytes of the card to use, instead of nearly all.
     pub memory: Option<usize>,
+    /// A step's block above so many bytes is refused, as by a card that others fill: for tests.
+    pub refuse_above: Option<usize>,
 }
 
 /// How one group runs.
@@ -61,6 +67,11 @@ pub struct CudaEngine {
     norm: Region,
     block: Option<Region>,
     mover: Option<Mover>,
+    /// A step's block stays below what the card once refused.
+    below: usize,
+    refused: Vec<u64>,
+    /// Sums gradients with other ranks' cards.
+    reducer: Option<Reducer>,
 }
 
 /// Values per partial sum of the gradient's norm; as in adamw.cu.
@@ -100,7 +111,25 @@ impl CudaEngine {
             norm,
             block: None,
             mover: None,
+            below: usize::MAX,
+            refused: Vec::new(),
+            reducer: None,
         })
+    }
+
+    /// Meets the ranks that gradients are summed with.
+    pub(crate) fn join(&mut self, ranks: &dyn Collective, adapter: &Adapter) -> Result<()> {
+        if self.reducer.is_none() {
+            let joined = Reducer::join(&self.base().device, adapter, self.grads, ranks)?;
+            self.reducer = Some(joined);
+        }
+        Ok(())
+    }
+
+    /// What decides the order in which ranks are summed.
+    pub(super) fn sums(&self) -> String {
+        let sums = self.reducer.as_ref().map(Reducer::numerics);
+        sums.map_or_else(String::new, |sums| format!(", {sums}"))
     }
 
     /// The base and its card.
@@ -137,7 +166,18 @@ impl CudaEngine {
             .options
             .memory
             .unwrap_or_else(|| usable(&self.base().device));
-        all.saturating_sub(self.base().bytes() + self.store.bytes())
+        let left = all.saturating_sub(self.base().bytes() + self.store.bytes());
+        left.min(self.below.saturating_sub(1))
+    }
+
+    /// Keeps the plan below a block that was refused: by the card just now, or before a run was stopped.
+    pub(crate) fn stay_below(&mut self, bytes: usize) {
+        self.below = self.below.min(bytes);
+    }
+
+    /// What the card refused since this was last asked.
+    pub(crate) fn refused(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.refused)
     }
 
     /// Brings an adapter and its moments onto the card.
@@ -163,8 +203,15 @@ impl CudaEngine {
 
     /// The gradient of the mean loss, left on the card; gives the loss and the gradient's norm.
     pub(crate) fn learn(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
-        let (plans, peak) = self.plans(work, true)?;
-        self.reserve(work, &plans, peak)?;
+        let learned = self.gradient(work);
+        if let (Err(_), Some(reducer)) = (&learned, &mut self.reducer) {
+            reducer.give_up();
+        }
+        learned
+    }
+
+    fn gradient(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
+        let plans = self.settle(work, true)?;
         let mut loss = BatchLoss::count(work.mean, work.examples, work.groups);
         let this = &*self;
         let block = this.block.expect("reserved above");
@@ -172,12 +219,24 @@ impl CudaEngine {
         let losses = exec.floats(loss.labels as usize);
         exec.zero(this.grads);
         let mut at = 0;
-        let weight = Some(loss.over);
-        for (group, plan) in work.groups.iter().zip(&plans) {
-            this.group(&mut exec, work, group, plan, weight, losses, &mut at)?;
+        let weight = Some(work.over);
+        if let Some(reducer) = &this.reducer {
+            reducer.begin();
+        }
+        for (i, (group, plan)) in work.groups.iter().zip(&plans).enumerate() {
+            let last = i + 1 == plans.len();
+            this.group(&mut exec, work, group, plan, weight, last, losses, &mut at)?;
+        }
+        if let Some(reducer) = &this.reducer {
+            exec.go(|device| reducer.finish(device));
         }
         this.norm(&mut exec);
         exec.check()?;
+        if let (Some(reducer), Some(ranks)) = (&mut self.reducer, work.ranks) {
+            let base = self.held.as_ref().expect("given back only by value");
+            reducer.wait(&base.device, ranks)?;
+        }
+        let this = &*self;
         let mut norm = [0.0f64];
         this.base().device.download(this.norm, &mut norm)?;
         take_losses(&this.base().device, losses, &mut loss, work, &plans)?;
@@ -187,33 +246,27 @@ impl CudaEngine {
     /// The loss alone: no masks, nothing kept.
     pub(crate) fn judge(&mut self, work: Work<'_>) -> Result<BatchLoss> {
         let mut total = BatchLoss::default();
-        // One group at a time, a portion of its members each: a validation set has no bound.
-        for group in work.groups {
-            for members in portions(work.examples, group) {
-                let groups = [Group {
-                    members,
-                    ..group.clone()
-                }];
-                let part = Work {
-                    groups: &groups,
-                    masks: None,
-                    ..work
-                };
-                let (plans, peak) = self.plans(part, false)?;
-                self.reserve(part, &plans, peak)?;
-                let mut loss = BatchLoss::count(part.mean, part.examples, part.groups);
-                let this = &*self;
-                let mut exec = Exec::on(
-                    &this.base().device,
-                    this.base().element,
-                    this.block.expect("reserved above"),
-                );
-                let losses = exec.floats(loss.labels as usize);
-                this.group(&mut exec, part, &groups[0], &plans[0], None, losses, &mut 0)?;
-                exec.check()?;
-                take_losses(&this.base().device, losses, &mut loss, part, &plans)?;
-                total.add(loss);
-            }
+        for groups in parts(work) {
+            let part = Work {
+                groups: &groups,
+                masks: None,
+                ..work
+            };
+            let plans = self.settle(part, false)?;
+            let mut loss = BatchLoss::count(part.mean, part.examples, part.groups);
+            let this = &*self;
+            let mut exec = Exec::on(
+                &this.base().device,
+                this.base().element,
+                this.block.expect("reserved above"),
+            );
+            let losses = exec.floats(loss.labels as usize);
+            this.group(
+                &mut exec, part, &groups[0], &plans[0], None, false, losses, &mut 0,
+            )?;
+            exec.check()?;
+            take_losses(&this.base().device, losses, &mut loss, part, &plans)?;
+            total.add(loss);
         }
         Ok(total)
     }
@@ -259,6 +312,53 @@ impl CudaEngine {
         exec.launch(Kernel::GradientNorm, Grid::row(1, 256), &p);
     }
 
+    /// Plans, and takes what the plan needs; where the card refuses it, the next smaller plan.
+    fn settle(&mut self, work: Work<'_>, learn: bool) -> Result<Vec<GroupPlan>> {
+        loop {
+            let (plans, peak) = self.plans(work, learn)?;
+            // A rank without rows still takes part in the sum.
+            let peak = peak.max(exec::LEAST);
+            match self.reserve(work, &plans, peak) {
+                Err(Error::OutOfMemory { .. }) => {
+                    self.stay_below(peak);
+                    self.refused.push(peak as u64);
+                }
+                reserved => return reserved.map(|()| plans),
+            }
+        }
+    }
+
+    /// What [`CudaEngine::judge`] would take at a time.
+    pub(crate) fn judging(&self, work: Work<'_>) -> Result<usize> {
+        let mut most = 0;
+        for groups in parts(work) {
+            let part = Work {
+                groups: &groups,
+                masks: None,
+                ..work
+            };
+            most = most.max(self.plans(part, false)?.1);
+        }
+        Ok(most)
+    }
+
+    /// What a step would take, at most.
+    pub(crate) fn step_plan(&self, work: Work<'_>) -> Result<StepPlan> {
+        let (plans, peak) = self.plans(work, true)?;
+        let rows = plans.iter().flat_map(|p| p.micro.iter().map(Vec::len));
+        Ok(StepPlan {
+            bytes: peak as u64,
+            host_bytes: self.pinned(work, &plans) as u64,
+            keeping: plans
+                .iter()
+                .map(|p| p.keep.into())
+                .max()
+                .unwrap_or_default(),
+            rows: rows.max().unwrap_or(0),
+            passes: plans.iter().map(|p| p.micro.len()).max().unwrap_or(0),
+        })
+    }
+
     /// A plan for each group, and the bytes that the largest step takes.
     fn plans(&self, work: Work<'_>, learn: bool) -> Result<(Vec<GroupPlan>, usize)> {
         let mut peak = 0;
@@ -296,8 +396,12 @@ impl CudaEngine {
                 }
             }
             if size == 1 {
+                let why = match self.below {
+                    usize::MAX => String::new(),
+                    refused => format!(", which refused {} MiB", refused >> 20),
+                };
                 let what = format!(
-                    "one row of `{}` does not fit on {}",
+                    "one row of `{}` does not fit on {}{why}",
                     work.examples[group.members[0]].id,
                     self.base().device.info().name
                 );
@@ -325,14 +429,37 @@ impl CudaEngine {
             group,
             plan,
             learn.then_some(1.0f64),
+            false,
             losses,
             &mut 0,
         )?;
         Ok(exec.arena.peak())
     }
 
+    /// Bytes of host memory that the layer inputs of these plans take.
+    fn pinned(&self, work: Work<'_>, plans: &[GroupPlan]) -> usize {
+        let offloaded = work.groups.iter().zip(plans);
+        let offloaded = offloaded.filter(|(_, p)| p.keep == Keep::Offloaded);
+        let tokens = offloaded.flat_map(|(group, plan)| {
+            let joint = if plan.micro.len() == 1 {
+                group.prefix
+            } else {
+                0
+            };
+            plan.micro.iter().map(move |m| {
+                joint
+                    + m.iter()
+                        .map(|i| work.examples[*i].read() - group.prefix)
+                        .sum::<usize>()
+            })
+        });
+        let config = &self.base().config;
+        tokens.max().unwrap_or(0) * config.hidden * self.base().element.size() * config.layers
+    }
+
     /// Makes sure that block and host memory are large enough; only grows.
     fn reserve(&mut self, work: Work<'_>, plans: &[GroupPlan], peak: usize) -> Result<()> {
+        let pinned = self.pinned(work, plans);
         let base = self.held.as_ref().expect("given back only by value");
         let device = &base.device;
         device.bind()?;
@@ -340,34 +467,16 @@ impl CudaEngine {
             if let Some(old) = self.block.take() {
                 device.free(old);
             }
+            if self.options.refuse_above.is_some_and(|most| peak > most) {
+                return Err(full("a step's block"));
+            }
             self.block = Some(device.allocate(peak)?);
         }
-        let tokens = work
-            .groups
-            .iter()
-            .zip(plans)
-            .filter(|(_, p)| p.keep == Keep::Offloaded)
-            .flat_map(|(group, plan)| {
-                let joint = if plan.micro.len() == 1 {
-                    group.prefix
-                } else {
-                    0
-                };
-                plan.micro.iter().map(move |m| {
-                    joint
-                        + m.iter()
-                            .map(|i| work.examples[*i].read() - group.prefix)
-                            .sum::<usize>()
-                })
-            });
-        let config = &base.config;
-        let pinned =
-            tokens.max().unwrap_or(0) * config.hidden * base.element.size() * config.layers;
         if pinned > self.mover.as_ref().map_or(0, |m| m.pinned.bytes) {
             self.mover = None;
             let two = || -> Result<_> { Ok([device.event()?, device.event()?]) };
             self.mover = Some(Mover {
-                pinned: Pinned::new(pinned)?,
+                pinned: Pinned::new(device, pinned)?,
                 written: two()?,
                 out: two()?,
                 free: two()?,
@@ -377,20 +486,24 @@ impl CudaEngine {
         Ok(())
     }
 
-    fn group(
-        &self,
-        exec: &mut Exec<'_>,
+    /// One group; with the `last` one's last backward the step's gradient is complete.
+    fn group<'d>(
+        &'d self,
+        exec: &mut Exec<'d>,
         work: Work<'_>,
         group: &Group,
         plan: &GroupPlan,
         weight: Option<f64>,
+        last: bool,
         losses: Region,
         at: &mut usize,
     ) -> Result<()> {
         let mark = exec.arena.mark();
         let shared = &work.examples[group.members[0]].ids[..group.prefix];
+        let reducer = self.reducer.as_ref().filter(|_| last);
         if plan.micro.len() == 1 || group.prefix == 0 {
-            for members in &plan.micro {
+            for (i, members) in plan.micro.iter().enumerate() {
+                exec.reducer = reducer.filter(|_| i + 1 == plan.micro.len());
                 self.micro(
                     exec, work, group, members, plan.keep, shared, None, weight, losses, at,
                 )?;
@@ -424,6 +537,7 @@ impl CudaEngine {
             )?;
         }
         if weight.is_some() {
+            exec.reducer = reducer;
             decoder::backward_prefix(exec, &run, &tape, &contexts);
         }
         exec.arena.release(mark);
@@ -526,11 +640,6 @@ impl CudaEngine {
         self.block = block;
         answers
     }
-
-    /// Bytes that the steps over these groups will take at most.
-    pub(crate) fn planned(&self, work: Work<'_>) -> Result<usize> {
-        Ok(self.plans(work, true)?.1)
-    }
 }
 
 /// Refuses an adapter that this base cannot carry on a card.
@@ -551,6 +660,21 @@ pub(super) fn fits(base: &Base, adapter: &Adapter) -> Result<()> {
 pub(super) fn usable(device: &Device) -> usize {
     let card = device.info().memory;
     card - card / 16 - (512 << 20)
+}
+
+/// What is judged at a time: one group, a portion of its members. A validation set has no bound.
+fn parts(work: Work<'_>) -> impl Iterator<Item = [Group; 1]> {
+    work.groups.iter().flat_map(move |group| {
+        portions(work.examples, group)
+            .into_iter()
+            .map(|members| {
+                [Group {
+                    members,
+                    ..group.clone()
+                }]
+            })
+            .collect::<Vec<_>>()
+    })
 }
 
 /// Members of a validation group, few enough at a time.

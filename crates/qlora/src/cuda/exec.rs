@@ -10,7 +10,8 @@ use kernels::{Element, Grid, Kernel};
 
 use super::blas::{Product, WORKSPACE};
 use super::device::Device;
-use super::memory::{Arena, Region, Rows};
+use super::memory::{ALIGNMENT, Arena, Region, Rows};
+use super::reduce::Reducer;
 use crate::error::{Error, Result};
 
 /// Runs ops, or only counts what they take.
@@ -20,11 +21,16 @@ pub(super) struct Exec<'d> {
     pub(super) arena: Arena,
     /// The card, or the one that is planned for.
     pub(super) card: Card,
+    /// In a step's last backward where ranks sum their gradients: hears of every layer that it has passed.
+    pub(super) reducer: Option<&'d Reducer>,
     workspace: Region,
     fault: Option<Error>,
 }
 
 const THREADS: usize = 256;
+
+/// Bytes of a block in which nothing but the workspace lies.
+pub(super) const LEAST: usize = WORKSPACE + ALIGNMENT;
 
 impl<'d> Exec<'d> {
     /// On a card, with the step's block.
@@ -45,6 +51,7 @@ impl<'d> Exec<'d> {
             element,
             arena,
             card,
+            reducer: None,
             workspace,
             fault: None,
         }
@@ -54,6 +61,13 @@ impl<'d> Exec<'d> {
     pub(super) fn go(&mut self, work: impl FnOnce(&'d Device) -> Result<()>) {
         if let (Some(device), None) = (self.device, &self.fault) {
             self.fault = work(device).err();
+        }
+    }
+
+    /// A backward has passed `layer`.
+    pub(super) fn passed(&mut self, layer: usize) {
+        if let Some(reducer) = self.reducer {
+            self.go(|d| reducer.passed(d, layer));
         }
     }
 

@@ -212,9 +212,12 @@ impl Pairs {
             stride: out.stride as u32,
             unused: 0,
         };
+        // One thread eight columns.
+        let vectors = plan.pad / 8;
+        let rows = (256 / vectors).max(1);
         let grid = Grid {
-            blocks: (plan.outputs.div_ceil(4), 1),
-            threads: (64, 4),
+            blocks: (plan.outputs.div_ceil(rows), 1),
+            threads: (vectors, rows),
             shared: 0,
         };
         exec.launch(Kernel::LoraUp, grid, &p);
@@ -225,12 +228,13 @@ impl SitePlan {
     /// This site's masks; none without dropout, or where no adapter looks.
     pub(super) fn mask(&self, bits: Region, masks: Option<Masks>) -> Option<Mask> {
         let masks = masks.filter(|_| self.pairs.is_some())?;
+        let (threshold, keep) = crate::ops::dropout::draws(masks.rate);
         Some(Mask {
             bits: bits.at,
             keys: masks.keys.at,
             place: crate::ops::dropout::mix(self.place),
-            threshold: (f64::from(masks.rate) * 4_294_967_296.0) as u32,
-            keep: 1.0 / (1.0 - masks.rate),
+            threshold,
+            keep,
         })
     }
 }

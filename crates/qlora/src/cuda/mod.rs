@@ -8,6 +8,7 @@
 mod attention;
 mod base;
 mod blas;
+mod cards;
 mod decoder;
 mod decoders;
 mod device;
@@ -19,9 +20,11 @@ mod head;
 mod layer;
 mod linear;
 mod memory;
+mod nccl;
 mod pass;
 mod portion;
 mod profile;
+mod reduce;
 mod refuse;
 mod step;
 mod train;
@@ -29,6 +32,7 @@ mod train;
 pub mod bench;
 
 pub use base::{Base, Direct, Precision};
+pub use cards::{CARDS, CONTEXT, CardModel};
 pub use decoder::Keep;
 pub use device::{Device, DeviceInfo};
 pub use engine::{CudaEngine, Options};

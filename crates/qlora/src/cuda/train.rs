@@ -6,7 +6,8 @@ use super::refuse;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
-use crate::train::{AdamW, BatchLoss, Engine, TrainConfig, Work};
+use crate::ranks::Collective;
+use crate::train::{AdamW, BatchLoss, Engine, StepPlan, TrainConfig, Work};
 
 impl Engine for CudaEngine {
     fn config(&self) -> &ModelConfig {
@@ -19,10 +20,15 @@ impl Engine for CudaEngine {
 
     fn numerics(&self) -> String {
         format!(
-            "{} {:?}",
+            "{} {:?}{}",
             self.base().device().info().numerics(),
-            self.base().element
+            self.base().element,
+            self.sums()
         )
+    }
+
+    fn join(&mut self, ranks: &dyn Collective, adapter: &Adapter) -> Result<()> {
+        CudaEngine::join(self, ranks, adapter)
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -52,8 +58,20 @@ impl Engine for CudaEngine {
         CudaEngine::begin(self, adapter, adam)
     }
 
-    fn activation_bytes(&self, work: Work<'_>) -> Result<u64> {
-        Ok(self.planned(work)? as u64)
+    fn plan(&self, work: Work<'_>) -> Result<StepPlan> {
+        self.step_plan(work)
+    }
+
+    fn judging_bytes(&self, work: Work<'_>) -> Result<u64> {
+        Ok(self.judging(work)? as u64)
+    }
+
+    fn refused(&mut self) -> Vec<u64> {
+        CudaEngine::refused(self)
+    }
+
+    fn stay_below(&mut self, bytes: u64) {
+        CudaEngine::stay_below(self, bytes as usize);
     }
 
     fn learn(&mut self, _: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)> {

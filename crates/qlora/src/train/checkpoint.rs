@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adamw::AdamW;
 use super::event::{StepRecord, Validation};
+use super::plan::Fallback;
 use crate::error::{Error, Result};
 
 const STATE: &str = "tunesmith.state";
@@ -40,6 +41,9 @@ pub(super) struct LoopState {
     pub(super) stale: u32,
     /// The validations had stopped getting better.
     pub(super) stopped: bool,
+    /// Where a card gave less memory than planned: what goes on from here plans as those steps did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) fallbacks: Vec<Fallback>,
 }
 
 impl LoopState {
@@ -54,6 +58,7 @@ impl LoopState {
             kept: Vec::new(),
             stale: 0,
             stopped: false,
+            fallbacks: Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use super::adamw::{self, AdamW};
 use super::batch::{Example, Group};
 use super::config::{LossMean, TrainConfig};
 use super::memory::Budget;
+use super::plan::StepPlan;
 use super::step::{BatchLoss, Masks, Runner};
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -15,6 +16,7 @@ use crate::nn::adapter::Adapter;
 use crate::nn::model::{Model, decoded_bytes};
 use crate::nn::pool::Pool;
 use crate::nn::ropes::Ropes;
+use crate::ranks::Collective;
 use crate::tensor::Matrix;
 
 /// A batch and all that its loss depends on besides the adapter.
@@ -26,9 +28,13 @@ pub(crate) struct Work<'a> {
     pub(crate) masks: Option<Masks>,
     /// What the loss is the mean of.
     pub(crate) mean: LossMean,
+    /// Sum of the weights of the whole batch, of which `groups` may be one rank's part.
+    pub(crate) over: f64,
     /// Most rows at a time.
     pub(crate) micro_batch: Option<usize>,
     pub(crate) cancel: &'a AtomicBool,
+    /// Those with whom the gradient is summed.
+    pub(crate) ranks: Option<&'a dyn Collective>,
 }
 
 /// Whoever computes. The adapter and its moments may live elsewhere between [`Engine::begin`] and
@@ -40,6 +46,10 @@ pub(crate) trait Engine {
     /// What the bits depend on besides the inputs: the kind of processor, or card, driver, libraries.
     fn numerics(&self) -> String;
     fn weight_bytes(&self) -> u64;
+    /// Gets ready to sum gradients with other ranks, each of which calls this, before all else.
+    fn join(&mut self, _ranks: &dyn Collective, _adapter: &Adapter) -> Result<()> {
+        Ok(())
+    }
     /// Takes the adapter and its moments; no example is longer than `longest` ids.
     fn begin(
         &mut self,
@@ -48,9 +58,19 @@ pub(crate) trait Engine {
         longest: usize,
         config: &TrainConfig,
     ) -> Result<()>;
-    /// Most bytes of activations at a time for a step over these groups.
-    fn activation_bytes(&self, work: Work<'_>) -> Result<u64>;
-    /// The gradient of the mean loss; gives the loss and the gradient's norm.
+    /// How a step over these groups runs.
+    fn plan(&self, work: Work<'_>) -> Result<StepPlan>;
+    /// Bytes that a judgement over these groups takes at a time.
+    fn judging_bytes(&self, _work: Work<'_>) -> Result<u64> {
+        Ok(0)
+    }
+    /// Bytes that a card refused since this was last asked; it runs by smaller plans since.
+    fn refused(&mut self) -> Vec<u64> {
+        Vec::new()
+    }
+    /// Plans below what a card refused before the run was stopped.
+    fn stay_below(&mut self, _bytes: u64) {}
+    /// The gradient of the batch's mean loss, of all ranks; gives the loss of these groups and the gradient's norm.
     fn learn(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)>;
     /// One optimizer step from that gradient, scaled by `factor`.
     fn step(
@@ -96,6 +116,12 @@ impl<'m> Cpu<'m> {
         }
     }
 
+    /// The gradient of the last batch, until the step that uses it.
+    #[cfg(test)]
+    pub(super) fn gradient(&self) -> &[f32] {
+        self.grads.as_ref().expect("it has learned").data()
+    }
+
     fn budget(&self) -> Budget {
         self.budget.expect("the loop begins before it works")
     }
@@ -114,6 +140,7 @@ impl<'m> Cpu<'m> {
             examples: work.examples,
             budget: self.budget(),
             mean: work.mean,
+            over: work.over,
             cancel: work.cancel,
         };
         let result = go(&runner, &mut pool);
@@ -152,12 +179,15 @@ impl Engine for Cpu<'_> {
         self.model.attach(adapter)
     }
 
-    fn activation_bytes(&self, work: Work<'_>) -> Result<u64> {
+    fn plan(&self, work: Work<'_>) -> Result<StepPlan> {
         let peaks = work
             .groups
             .iter()
             .map(|g| self.budget().peak(work.examples, g));
-        Ok(peaks.max().unwrap_or(0))
+        Ok(StepPlan {
+            bytes: peaks.max().unwrap_or(0),
+            ..StepPlan::default()
+        })
     }
 
     fn learn(&mut self, adapter: &Adapter, work: Work<'_>) -> Result<(BatchLoss, f64)> {
@@ -165,6 +195,9 @@ impl Engine for Cpu<'_> {
         let loss = self.run(adapter, work, |runner, pool| {
             runner.learn(work.groups, work.masks, grads.data_mut(), pool)
         })?;
+        if let Some(ranks) = work.ranks {
+            ranks.sum(grads.data_mut())?;
+        }
         let norm = adamw::norm(grads.data());
         self.grads = Some(grads);
         Ok((loss, norm))

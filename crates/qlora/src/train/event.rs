@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::plan::{Fallback, StepPlan};
+
 /// One optimizer step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -64,7 +66,11 @@ pub enum TrainEvent {
         weight_bytes: u64,
         adapter_bytes: u64,
         activation_bytes: u64,
+        /// How the steps run, at their planned most.
+        plan: StepPlan,
     },
+    /// A card was full: this step and those after it run by a smaller plan.
+    Fallback(Fallback),
     /// A step, and how long it took.
     Step {
         record: StepRecord,
@@ -97,6 +103,9 @@ pub struct TrainReport {
     pub stop: Stop,
     /// The step whose adapter was returned.
     pub returned_step: u64,
+    /// Where a card gave less memory than planned. Not the same in every run of the same inputs; empty in nearly all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<Fallback>,
     /// The adapters of the best validations, best first, as many as were asked for.
     #[serde(skip)]
     pub kept: Vec<Kept>,

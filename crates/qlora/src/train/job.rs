@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::order::Order;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
+use crate::ranks::Collective;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
@@ -26,6 +27,8 @@ pub struct TrainJob<'a> {
     pub checkpoints: Option<&'a Path>,
     /// Once set, the run ends with [`Error::Cancelled`].
     pub cancel: &'a AtomicBool,
+    /// The processes that train together, each with this job; none: this one alone.
+    pub ranks: Option<&'a dyn Collective>,
 }
 
 impl<'a> TrainJob<'a> {
@@ -37,6 +40,7 @@ impl<'a> TrainJob<'a> {
             config,
             checkpoints: None,
             cancel: &NEVER,
+            ranks: None,
         }
     }
 
@@ -75,9 +79,9 @@ impl<'a> TrainJob<'a> {
         lens.max().unwrap_or(0)
     }
 
-    /// All that changes the bits of a run, the build and the device included. How often it saves, validates
-    /// for show, or holds rows is not in it unless it changes the result.
-    pub(super) fn fingerprint(&self, engine: &dyn Engine, adapter: &Adapter) -> u64 {
+    /// All that changes the bits of a run, the build and the device included (`made_by`). How often it saves,
+    /// validates for show, or holds rows is not in it unless it changes the result.
+    pub(super) fn fingerprint(&self, engine: &dyn Engine, made_by: &str, adapter: &Adapter) -> u64 {
         let mut print = Fingerprint::new();
         let settings = TrainConfig {
             save_every: None,
@@ -85,7 +89,7 @@ impl<'a> TrainJob<'a> {
             ..self.config.clone()
         };
         print.add(format!("{settings:?} {:?} {:?}", adapter.config(), engine.config()).as_bytes());
-        print.add(made_by(engine).as_bytes());
+        print.add(made_by.as_bytes());
         print.add(&VERSION.to_le_bytes());
         for values in [engine.print(), adapter.values()] {
             print_values(values, &mut print);
@@ -100,14 +104,15 @@ impl<'a> TrainJob<'a> {
     }
 }
 
-/// The build and the device of a run: `0.1.0, engine 1, on a CPU (x86_64)`.
-pub(super) fn made_by(engine: &dyn Engine) -> String {
+/// The build and the device of a run: `0.1.0, engine 1, on a CPU (x86_64)`. `numerics` are the engine's, or
+/// those of all ranks.
+pub(super) fn made_by(numerics: &str) -> String {
     let (program, version) = (env!("CARGO_PKG_VERSION"), crate::ENGINE_VERSION);
-    format!("{program}, engine {version}, on {}", engine.numerics())
+    format!("{program}, engine {version}, on {numerics}")
 }
 
 /// Many values, side by side: an adapter of a large model takes a second one by one.
-fn print_values(values: &[f32], print: &mut Fingerprint) {
+pub(super) fn print_values(values: &[f32], print: &mut Fingerprint) {
     let parts: Vec<u64> = values
         .par_chunks(1 << 14)
         .map(|values| {

@@ -30,6 +30,8 @@ pub(super) struct Runner<'a> {
     pub(super) examples: &'a [Example],
     pub(super) budget: Budget,
     pub(super) mean: LossMean,
+    /// Sum of the weights of the whole batch, of which one may run a part.
+    pub(super) over: f64,
     pub(super) cancel: &'a AtomicBool,
 }
 
@@ -112,7 +114,7 @@ impl Runner<'_> {
         let mut context_grads = contexts.map(zeros);
         for (members, keep) in &plan.micro {
             self.check_cancel()?;
-            let micro = self.micro(members, group, masks, loss.over);
+            let micro = self.micro(members, group, masks);
             let pass = self.pass(&micro.rows, micro.dropout.as_ref());
             let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
             let (tape, hidden) = decoder::forward(&pass, x, contexts, *keep, pool);
@@ -146,7 +148,7 @@ impl Runner<'_> {
             let contexts = prefix.as_ref().map(|p| p.contexts.as_slice());
             for (members, _) in &plan.micro {
                 self.check_cancel()?;
-                let micro = self.micro(members, group, None, loss.over);
+                let micro = self.micro(members, group, None);
                 let pass = self.pass(&micro.rows, None);
                 let x = decoder::embed(self.model, micro.ids.iter().copied(), pool);
                 let (_, hidden) = decoder::forward(&pass, x, contexts, Keep::Nothing, pool);
@@ -182,7 +184,7 @@ impl Runner<'_> {
         })
     }
 
-    fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>, over: f64) -> Micro {
+    fn micro(&self, members: &[usize], group: &Group, masks: Option<Masks>) -> Micro {
         let lens = members
             .iter()
             .map(|m| self.examples[*m].read() - group.prefix);
@@ -193,7 +195,7 @@ impl Runner<'_> {
             let example = &self.examples[*member];
             let before = predicts.len();
             let share = self.mean.share(example.labelled());
-            let weight = (share / over) as f32;
+            let weight = (share / self.over) as f32;
             predicts.extend(example.predicts(group.prefix, ids.len(), weight));
             counts.push((*member, predicts.len() - before, share));
             ids.extend_from_slice(&example.ids[group.prefix..example.read()]);

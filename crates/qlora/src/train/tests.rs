@@ -18,6 +18,7 @@ use crate::nn::ropes::Ropes;
 use crate::ops::simd::tests::noise;
 
 mod options;
+mod ranks;
 
 static OFF: AtomicBool = AtomicBool::new(false);
 
@@ -79,6 +80,7 @@ fn learn(
         examples,
         budget,
         mean: config.loss,
+        over: BatchLoss::count(config.loss, examples, groups).over,
         cancel: &OFF,
     };
     let mut grads = vec![0.0; adapter.values().len()];

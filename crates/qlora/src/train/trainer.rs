@@ -1,18 +1,22 @@
 //! The training loop, on one page: an epoch's order, a batch, its gradient, a step; now and then a
 //! validation, samples and a checkpoint.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::adamw::{self, AdamW};
-use super::batch::{self, Group};
+use super::batch::{self, Example, Group};
 use super::checkpoint::{self, LoopState, PassedOver, Progress};
 use super::engine::{Cpu, Engine, Work};
 use super::event::{StepRecord, Stop, TrainEvent, TrainReport, Validation};
+use super::forecast;
 use super::job::{TrainJob, made_by};
 use super::kept;
 use super::order::Order;
+use super::plan::Fallback;
 use super::schedule;
 use super::step::{BatchLoss, Masks};
+use super::together::Together;
 use crate::error::{Error, Result};
 use crate::nn::adapter::Adapter;
 use crate::nn::model::Model;
@@ -23,10 +27,14 @@ use crate::nn::model::Model;
 /// `cancel`) and called again with the same job: it goes on where it was and ends with the same bytes as a
 /// run that was never stopped.
 ///
+/// With ranks, each calls this with the same job, computes its part of every batch's rows and ends with the
+/// same adapter; rank 0 alone reads and writes the checkpoint and computes sample answers.
+///
 /// # Errors
 /// [`Error::Config`] for settings or examples that cannot hold, [`Error::NonFinite`] at the step that
-/// breaks, with its rows; [`Error::Io`]. A checkpoint that is damaged, or of another run, build or device,
-/// is passed over and told ([`TrainEvent::PassedOver`]).
+/// breaks, with its rows; [`Error::Ranks`] where another rank fails; [`Error::Io`]. A checkpoint that is
+/// damaged, or of another run, build, device or number of ranks, is passed over and told
+/// ([`TrainEvent::PassedOver`]).
 pub fn train(
     model: &mut Model,
     adapter: &mut Adapter,
@@ -55,15 +63,50 @@ fn train_with(
     job: TrainJob<'_>,
     sink: &mut dyn FnMut(TrainEvent),
 ) -> Result<TrainReport> {
+    let outcome = train_here(engine, adapter, job, sink);
+    if let Err(error) = &outcome {
+        leave(job, error);
+    }
+    match outcome {
+        // All ranks were asked to stop; another one did so first.
+        Err(Error::Ranks { .. }) if job.cancel.load(Ordering::Relaxed) => Err(Error::Cancelled),
+        outcome => outcome,
+    }
+}
+
+/// The others hear at once why nothing more comes from here.
+fn leave(job: TrainJob<'_>, error: &Error) {
+    if let Some(ranks) = job.ranks {
+        ranks.leave(error);
+    }
+}
+
+fn train_here(
+    engine: &mut dyn Engine,
+    adapter: &mut Adapter,
+    job: TrainJob<'_>,
+    sink: &mut dyn FnMut(TrainEvent),
+) -> Result<TrainReport> {
     job.check(engine.config().vocab)?;
     let mut run = Run::start(engine, adapter, job)?;
     run.announce(sink)?;
     let outcome = run.all_steps(sink);
-    if outcome.is_err() && run.unsaved {
-        run.save(sink)?;
+    if let Err(error) = &outcome {
+        leave(job, error);
+        if run.unsaved {
+            run.save(sink)?;
+        }
     }
     outcome?;
     run.finish()
+}
+
+/// Some rows, and those of them that are this rank's.
+struct Batch<'a> {
+    examples: &'a [Example],
+    /// Labels and tokens of all of them.
+    counted: BatchLoss,
+    own: Vec<Group>,
 }
 
 /// A run in progress.
@@ -71,8 +114,8 @@ struct Run<'a> {
     engine: &'a mut dyn Engine,
     adapter: &'a mut Adapter,
     job: TrainJob<'a>,
+    together: Together<'a>,
     order: Order<'a>,
-    val_groups: Vec<Group>,
     total: u64,
     progress: Progress,
     passed_over: Vec<PassedOver>,
@@ -88,24 +131,33 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let config = job.config;
         let order = job.order();
-        let fingerprint = job.fingerprint(engine, adapter);
+        let together = Together::new(job.ranks);
+        if let Some(ranks) = together.ranks() {
+            engine.join(ranks, adapter)?;
+        }
+        let made_by = made_by(&together.numerics(engine.numerics())?);
+        let fingerprint = job.fingerprint(engine, &made_by, adapter);
+        together.agree("base, adapter, settings or examples", fingerprint)?;
         let len = adapter.values().len();
-        let (stored, passed_over) = match job.checkpoints {
+        let (stored, passed_over) = match job.checkpoints.filter(|_| together.first()) {
             Some(dir) => checkpoint::load(dir, fingerprint, len)?,
             None => (None, Vec::new()),
         };
+        let stored = together.share(stored)?;
         let progress = stored.unwrap_or_else(|| Progress {
-            state: LoopState::new(fingerprint, made_by(engine)),
+            state: LoopState::new(fingerprint, made_by),
             values: adapter.values().to_vec(),
             adam: AdamW::new(len),
             kept: Vec::new(),
         });
         adapter.values_mut().copy_from_slice(&progress.values);
         engine.begin(adapter, &progress.adam, job.longest(), config)?;
-        let everything: Vec<usize> = (0..job.val.len()).collect();
+        if let Some(fallback) = progress.state.fallbacks.last() {
+            engine.stay_below(fallback.refused);
+        }
         Ok(Self {
-            val_groups: batch::group(job.val, &everything, config.shared_prefix),
             unsaved: false,
+            together,
             engine,
             adapter,
             job,
@@ -121,20 +173,7 @@ impl<'a> Run<'a> {
             sink(TrainEvent::PassedOver { path, why });
         }
         let done = self.progress.state.done();
-        let mut activation_bytes = 0;
-        for step in done..self.total {
-            let groups = self.groups(step);
-            let work = Work {
-                examples: self.job.train,
-                groups: &groups,
-                masks: self.masks(step),
-                mean: self.job.config.loss,
-                micro_batch: self.job.config.micro_batch,
-                cancel: self.job.cancel,
-            };
-            let peak = self.engine.activation_bytes(work)?;
-            activation_bytes = peak.max(activation_bytes);
-        }
+        let plan = forecast::most(self.engine, self.adapter, self.job, self.together, done)?;
         let values = self.adapter.values().len() as u64;
         sink(TrainEvent::Started {
             steps: self.total,
@@ -145,7 +184,8 @@ impl<'a> Run<'a> {
             weight_bytes: self.engine.weight_bytes(),
             // Values, their copy beside the weights, gradient and two moments.
             adapter_bytes: 5 * 4 * values,
-            activation_bytes,
+            activation_bytes: plan.bytes,
+            plan,
         });
         Ok(())
     }
@@ -186,34 +226,58 @@ impl<'a> Run<'a> {
     }
 
     /// The batch of a step: a slice of its epoch's order.
-    fn groups(&self, step: u64) -> Vec<Group> {
-        let batch = self.order.batch(step);
-        batch::group(self.job.train, &batch, self.job.config.shared_prefix)
+    fn batch(&self, step: u64) -> Batch<'a> {
+        self.dealt(self.job.train, &self.order.batch(step))
+    }
+
+    fn dealt(&self, examples: &'a [Example], rows: &[usize]) -> Batch<'a> {
+        let config = self.job.config;
+        let whole = batch::group(examples, rows, config.shared_prefix);
+        Batch {
+            examples,
+            counted: BatchLoss::count(config.loss, examples, &whole),
+            own: self.together.part(examples, &whole),
+        }
+    }
+
+    fn work<'w>(&self, batch: &'w Batch<'a>, masks: Option<Masks>) -> Work<'w>
+    where
+        'a: 'w,
+    {
+        Work {
+            examples: batch.examples,
+            groups: &batch.own,
+            masks,
+            mean: self.job.config.loss,
+            over: batch.counted.over,
+            micro_batch: self.job.config.micro_batch,
+            cancel: self.job.cancel,
+            ranks: self.together.ranks(),
+        }
     }
 
     fn masks(&self, step: u64) -> Option<Masks> {
-        let rate = self.adapter.config().dropout;
-        (rate > 0.0).then_some(Masks {
-            rate,
-            seed: self.job.config.seed,
-            step,
-        })
+        forecast::masks(self.adapter, self.job, step)
     }
 
     fn one_step(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let begun = Instant::now();
         let step = self.progress.state.done();
-        let groups = self.groups(step);
-        let work = Work {
-            examples: self.job.train,
-            groups: &groups,
-            masks: self.masks(step),
-            mean: self.job.config.loss,
-            micro_batch: self.job.config.micro_batch,
-            cancel: self.job.cancel,
-        };
+        let batch = self.batch(step);
+        let work = self.work(&batch, self.masks(step));
         let (loss, norm) = self.engine.learn(self.adapter, work)?;
-        self.check_finite(step, &loss, norm, &groups)?;
+        if let Some(refused) = self.engine.refused().into_iter().min() {
+            let plan = self.engine.plan(work)?;
+            let fallback = Fallback {
+                step: step + 1,
+                refused,
+                plan,
+            };
+            self.progress.state.fallbacks.push(fallback);
+            sink(TrainEvent::Fallback(fallback));
+        }
+        let loss = self.together.add_up(loss, batch.counted, norm)?;
+        self.check_finite(step, &loss, norm)?;
         let lr = schedule::rate(self.job.config, step, self.total);
         let factor = adamw::clip_factor(norm, self.job.config.clip);
         self.engine.step(
@@ -243,15 +307,12 @@ impl<'a> Run<'a> {
     }
 
     /// A loss or gradient that is not finite ends the run before it reaches the adapter.
-    fn check_finite(&self, step: u64, loss: &BatchLoss, norm: f64, groups: &[Group]) -> Result<()> {
+    fn check_finite(&self, step: u64, loss: &BatchLoss, norm: f64) -> Result<()> {
         if loss.broken.is_empty() && norm.is_finite() {
             return Ok(());
         }
         let named = if loss.broken.is_empty() {
-            groups
-                .iter()
-                .flat_map(|g| g.members.iter().copied())
-                .collect()
+            self.order.batch(step)
         } else {
             loss.broken.clone()
         };
@@ -267,15 +328,11 @@ impl<'a> Run<'a> {
 
     fn validate(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         let begun = Instant::now();
-        let work = Work {
-            examples: self.job.val,
-            groups: &self.val_groups,
-            masks: None,
-            mean: self.job.config.loss,
-            micro_batch: self.job.config.micro_batch,
-            cancel: self.job.cancel,
-        };
+        let everything: Vec<usize> = (0..self.job.val.len()).collect();
+        let batch = self.dealt(self.job.val, &everything);
+        let work = self.work(&batch, None);
         let loss = self.engine.judge(self.adapter, work)?;
+        let loss = self.together.add_up(loss, batch.counted, 0.0)?;
         let state = &mut self.progress.state;
         let record = Validation {
             step: state.done(),
@@ -308,7 +365,8 @@ impl<'a> Run<'a> {
     }
 
     fn sample(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
-        let Some(samples) = &self.job.config.samples else {
+        let samples = self.job.config.samples.as_ref();
+        let Some(samples) = samples.filter(|_| self.together.first()) else {
             return Ok(());
         };
         let prompts: Vec<Vec<u32>> = samples.prompts.iter().map(|(_, ids)| ids.clone()).collect();
@@ -326,7 +384,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
-        let Some(dir) = self.job.checkpoints else {
+        let Some(dir) = self.job.checkpoints.filter(|_| self.together.first()) else {
             return Ok(());
         };
         self.engine.fetch(self.adapter, &mut self.progress.adam)?;
@@ -341,6 +399,7 @@ impl<'a> Run<'a> {
 
     fn finish(mut self) -> Result<TrainReport> {
         self.engine.fetch(self.adapter, &mut self.progress.adam)?;
+        self.together.agree_on("adapter", self.adapter.values())?;
         let Progress {
             state, kept, adam, ..
         } = self.progress;
@@ -364,6 +423,7 @@ impl<'a> Run<'a> {
             best: state.best,
             stop,
             returned_step,
+            fallbacks: state.fallbacks,
             kept: kept.into_iter().take(self.job.config.keep).collect(),
         })
     }

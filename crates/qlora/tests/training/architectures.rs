@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::folder;
 use crate::peft_refs::{distance, floats};
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/architectures")
         .join(name)
@@ -34,7 +34,7 @@ fn noise(count: usize, name: &str) -> Vec<f32> {
     (0..count).map(|_| draw()).collect()
 }
 
-fn rows() -> Vec<Example> {
+pub(crate) fn rows() -> Vec<Example> {
     let row = |own: usize| {
         let shared = (0..14).map(|i| (i * 11 + 5) % 64);
         let drawn = noise(own, &format!("ids.{own}"));
@@ -53,7 +53,7 @@ fn rows() -> Vec<Example> {
 }
 
 /// A model folder as a hub would hold it: `config.json` and drawn weights.
-fn write_model(into: &Path, case: &Value) {
+pub(crate) fn write_model(into: &Path, case: &Value) {
     let config = &case["config"];
     let gemma = config["model_type"].as_str().unwrap().starts_with("gemma");
     let weights = case["weights"].as_object().unwrap().iter();

@@ -97,7 +97,11 @@ fn on_gpu(
     keep: Option<Keep>,
 ) -> (Base, Adapter, TrainReport) {
     let mut adapter = start.clone();
-    let mut engine = CudaEngine::new(base, &adapter, Options { keep, memory: None }).unwrap();
+    let options = Options {
+        keep,
+        ..Options::default()
+    };
+    let mut engine = CudaEngine::new(base, &adapter, options).unwrap();
     let report = train_on_gpu(
         &mut engine,
         &mut adapter,
@@ -180,7 +184,7 @@ fn f32_training_is_peft_s() {
 }
 
 /// Rows behind one prefix of 21 ids times `scale`, one odd row among them.
-fn rows(scale: u32) -> Vec<Example> {
+pub(crate) fn rows(scale: u32) -> Vec<Example> {
     let ids = |seed: u32, count: u32| (0..count).map(move |i| 3 + (seed * 131 + i * 37) % 250);
     (0..9u32)
         .map(|i| {

@@ -3,17 +3,23 @@
 
 mod architectures;
 mod autograd;
+mod candle_models;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_base;
 #[cfg(feature = "cuda")]
+mod cuda_full;
+#[cfg(feature = "cuda")]
 mod cuda_generate;
+#[cfg(feature = "cuda")]
+mod cuda_ranks;
 #[cfg(feature = "cuda")]
 mod cuda_steps;
 mod folder;
 mod heads;
 mod merged;
+mod paper;
 mod peft_options;
 mod peft_refs;
 mod smollm2;

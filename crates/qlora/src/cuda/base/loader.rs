@@ -16,14 +16,11 @@ use crate::config::ModelConfig;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::nf4::{self, Scales};
-use crate::nn::adapter::{Site, Target};
+use crate::nn::adapter::Site;
 use crate::nn::model::Quantization;
 use crate::ops::rope::RopeTable;
 use crate::tensor::Matrix;
-use crate::weights::{FourBitScales, FourBits, LinearWeight, ModelFiles, Stretch};
-
-pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
-pub(super) const HEAD: &str = "lm_head.weight";
+use crate::weights::{FourBits, LinearWeight, ModelFiles, Stretch};
 
 pub(super) struct Loader {
     pub(super) device: Device,
@@ -34,10 +31,10 @@ pub(super) struct Loader {
     staging: Region,
     scales: Region,
     /// Four-bit weights and tables that lie ready in a file, until they are placed.
-    weights: BTreeMap<String, FourBits>,
-    tables: BTreeMap<&'static str, (usize, usize, Stretch)>,
+    pub(super) weights: BTreeMap<String, FourBits>,
+    pub(super) tables: BTreeMap<&'static str, (usize, usize, Stretch)>,
     /// What is to be read once everything has its place.
-    reading: Vec<Wanted>,
+    pub(super) reading: Vec<Wanted>,
 }
 
 impl Loader {
@@ -81,47 +78,17 @@ impl Loader {
         }
     }
 
-    /// Finds what lies ready in files, and takes one block for all of it.
-    pub(super) fn find(&mut self, files: &ModelFiles) -> Result<()> {
-        let mut bytes = 0;
-        let mut count = |n: usize| bytes += n.next_multiple_of(ALIGNMENT);
-        for layer in 0..self.config.layers {
-            for target in Target::ALL {
-                let name = format!("{}.weight", target.module(layer));
-                let Some(found) = files.four_bits(&name)? else {
-                    continue;
-                };
-                count(found.packed.bytes);
-                match &found.scales {
-                    FourBitScales::Plain(absmax) => count(absmax.bytes),
-                    FourBitScales::Double {
-                        codes, absmax, map, ..
-                    } => {
-                        count(codes.bytes);
-                        count(absmax.bytes);
-                        count(size_of_val(&**map));
-                    }
-                }
-                self.weights.insert(name, found);
-            }
-        }
-        let own = match self.precision.element {
-            Element::Bf16 => Dtype::Bf16,
-            Element::F32 => Dtype::F32,
+    /// Bytes of all that is no matrix: norms, biases, angles.
+    pub(super) fn vectors(&self, positions: usize) -> usize {
+        let config = &self.config;
+        let padded = |values: usize| (4 * values).next_multiple_of(ALIGNMENT);
+        let bias = if config.qkv_bias {
+            padded(site_shape(config, Site::Qkv).0)
+        } else {
+            0
         };
-        let own_head = (!self.config.tie_embeddings).then_some(HEAD);
-        for name in [EMBEDDING].into_iter().chain(own_head) {
-            if let Some((dtype, shape, stretch)) = files.floats(name)
-                && let (true, [rows, cols]) = (dtype == own, &shape[..])
-            {
-                count(stretch.bytes);
-                self.tables.insert(name, (*rows, *cols, stretch));
-            }
-        }
-        if bytes > 0 {
-            self.store.reserve(&self.device, bytes)?;
-        }
-        Ok(())
+        let layer = 2 * padded(config.hidden) + bias;
+        config.layers * layer + padded(config.hidden) + padded(positions * config.head_dim)
     }
 
     /// Reads what was placed, and closes.
@@ -238,35 +205,6 @@ impl Loader {
         Ok(Weight::Dense(rows))
     }
 
-    /// A weight that lies in four bits in a file: gets its place, and is read at the end.
-    fn place(&mut self, found: FourBits) -> Result<Nf4> {
-        let packed = self.awaiting(found.packed)?;
-        let mut nf4 = Nf4::new(packed, found.shape, found.block, found.dtype);
-        match found.scales {
-            FourBitScales::Plain(absmax) => nf4.absmax = self.awaiting(absmax)?,
-            FourBitScales::Double {
-                codes,
-                absmax,
-                map,
-                offset,
-                block,
-            } => {
-                nf4.codes = self.awaiting(codes)?;
-                nf4.absmax = self.awaiting(absmax)?;
-                nf4.map = self.store.upload(&self.device, &map[..])?;
-                nf4.offset = offset;
-                nf4.nested = block;
-            }
-        }
-        nf4.check()
-    }
-
-    fn awaiting(&mut self, stretch: Stretch) -> Result<Region> {
-        let to = self.store.take(&self.device, stretch.bytes)?;
-        self.reading.push(Wanted { stretch, to });
-        Ok(to)
-    }
-
     /// A weight of more bits, or one in four bits whose scales are no f32 values.
     fn quantize(
         &mut self,
@@ -368,19 +306,8 @@ impl Loader {
         Ok(nf4)
     }
 
-    /// Embedding or head.
-    pub(super) fn table(&mut self, files: &ModelFiles, name: &'static str) -> Result<Rows> {
-        match self.tables.remove(name) {
-            Some((rows, cols, stretch)) => {
-                let region = self.awaiting(stretch)?;
-                Ok(Rows::shaped(region, rows, cols, self.precision.element))
-            }
-            None => self.matrix(&files.tensor(name)?),
-        }
-    }
-
     /// Values in the element type, staged from f32.
-    fn matrix(&mut self, matrix: &Matrix) -> Result<Rows> {
+    pub(super) fn matrix(&mut self, matrix: &Matrix) -> Result<Rows> {
         let (rows, cols) = (matrix.rows(), matrix.cols());
         let region = match self.precision.element {
             Element::F32 => self.store.upload(&self.device, matrix.data())?,

@@ -6,8 +6,10 @@
 mod alone;
 mod loader;
 mod nf4;
+mod placed;
 mod random;
 mod reading;
+mod sketch;
 
 use kernels::{Element, params};
 
@@ -87,16 +89,16 @@ impl Base {
     ) -> Result<Self> {
         let config = files.config()?;
         let mut loader = Loader::new(device, &config, precision)?;
-        loader.find(files)?;
+        loader.find(files, positions)?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             layers.push(loader.layer(files, index)?);
         }
-        let embedding = loader.table(files, loader::EMBEDDING)?;
+        let embedding = loader.table(files, placed::EMBEDDING)?;
         let head = if config.tie_embeddings {
             embedding
         } else {
-            loader.table(files, loader::HEAD)?
+            loader.table(files, placed::HEAD)?
         };
         let print = files.tensor("model.norm.weight")?.into_data();
         loader.finish(layers, embedding, head, print, positions)

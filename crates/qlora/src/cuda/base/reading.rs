@@ -35,6 +35,9 @@ struct Piece<'a> {
 
 /// Brings everything onto the card.
 pub(super) fn read(device: &Device, wanted: &[Wanted]) -> Result<()> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
     let pieces: Vec<Piece<'_>> = wanted.iter().flat_map(pieces).collect();
     let bus = Bus::of(device)?;
     let next = AtomicUsize::new(0);

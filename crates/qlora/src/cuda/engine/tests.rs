@@ -57,13 +57,16 @@ fn gradient(
         seed: 3,
         step: 7,
     };
+    let examples = examples();
     let work = Work {
-        examples: &examples(),
+        examples: &examples,
         groups: &groups,
         masks: (rate > 0.0).then_some(masks),
         mean: LossMean::Token,
+        over: BatchLoss::count(LossMean::Token, &examples, &groups).over,
         micro_batch,
         cancel: &OFF,
+        ranks: None,
     };
     CudaEngine::begin(engine, adapter, &AdamW::new(adapter.values().len())).unwrap();
     CudaEngine::learn(engine, work).unwrap();
