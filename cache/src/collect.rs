@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use crate::Digest;
 use crate::error::Error;
+use crate::lock::Locks;
+use crate::presence::Alone;
 use crate::record::Record;
+use crate::session::sweep_alone;
 use crate::stat;
 use crate::store::Store;
 use crate::survey::{Held, Survey, blobs_of};
@@ -87,20 +90,15 @@ impl Store {
     ) -> Result<Collected, Error> {
         // What waits for its place names blobs.
         self.settle()?;
-        let in_use = |_| Error::InUse {
-            path: self.root.clone(),
-        };
-        let alone = self.in_use.try_lock().map_err(in_use);
-        let collected = alone.and_then(|()| {
+        self.presence.alone(&self.root, |alone| {
+            if let Locks::Leases(_) = self.locks {
+                sweep_alone(&self.root.join("tmp"), &self.disk, &self.locks)?;
+            }
             let survey = self.survey()?;
             let plan = plan(&survey, bounds, needed);
-            self.carry_out(&plan)?;
+            self.carry_out(&plan, alone)?;
             Ok(plan.told)
-        });
-        // A failed try may have lost the shared lock: take it again either way.
-        let lock = self.in_use.lock_shared();
-        lock.map_err(Error::io("lock", &self.root))?;
-        collected
+        })
     }
 
     /// What [`Store::collect`] would drop. Changes nothing and needs no lock.
@@ -112,12 +110,13 @@ impl Store {
         Ok(plan(&self.survey()?, bounds, needed).told)
     }
 
-    fn carry_out(&self, plan: &Plan<'_>) -> Result<(), Error> {
+    fn carry_out(&self, plan: &Plan<'_>, alone: &Alone<'_>) -> Result<(), Error> {
         let gone = |path: &PathBuf, done: std::io::Result<()>| match done {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(Error::io("remove", path)),
         };
         for record in &plan.records {
+            alone.check()?;
             let path = self.record_path(&record.key, &record.result());
             gone(&path, self.disk.remove_file(&path))?;
             let folder = self.key_folder(&record.key);
@@ -129,9 +128,11 @@ impl Store {
         // From here on no power cut brings a record back.
         self.sync_names(&[], &self.alone())?;
         for blob in plan.blobs.iter().chain(&plan.quarantined) {
+            alone.check()?;
             gone(&blob.path, self.disk.remove_file(&blob.path))?;
         }
         for checkpoint in &plan.checkpoints {
+            alone.check()?;
             gone(&checkpoint.path, self.disk.remove_all(&checkpoint.path))?;
         }
         Ok(())

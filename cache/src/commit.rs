@@ -3,7 +3,8 @@
 //! Promises: a record is put in its place only when every blob that it names and its own bytes
 //! are durable; what waits for that counts for this process already, and its key stays
 //! locked for others; [`Store::settle`] returns when nothing waits and no power cut takes back
-//! what was put. A process that is killed before loses what waits, and nothing else.
+//! what was put. A process that is killed before loses what waits, and nothing else; one that lost
+//! the lock of a key to a freeze puts nothing under it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -134,6 +135,9 @@ impl Store {
     }
 
     fn put_one(&self, one: &Waiting) -> Result<(), Error> {
+        if let Some(lock) = &*held(&one.lock) {
+            lock.check()?;
+        }
         let mut file = held(&one.file);
         let file = file.as_mut().expect("bug: a record is put once");
         file.put(&one.place)

@@ -166,6 +166,12 @@ impl Disk {
         })
     }
 
+    /// As many bytes as an open file has, in place of them, in one write.
+    pub(crate) fn overwrite(&self, file: &File, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        self.make(Change::Write(path), || file.write_all_at(bytes, 0))
+    }
+
     /// Bytes behind those that a file has, in one write; the file is made if need be.
     pub(crate) fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut options = OpenOptions::new();

@@ -66,6 +66,12 @@ pub enum Error {
         /// Whether something else stood under its name (now in quarantine).
         damaged: bool,
     },
+    /// A lease was lost: this process stood still for too long, or another took it over.
+    #[error("the lease `{}` was lost: this process stood still for too long", path.display())]
+    LeaseLost {
+        /// The lease.
+        path: PathBuf,
+    },
     /// Another process uses the store.
     #[error("another process uses the store `{}`", path.display())]
     InUse {
@@ -102,6 +108,7 @@ impl Error {
             Self::Moving { .. } => "cache::moving",
             Self::Lacking { .. } => "cache::lacking",
             Self::InUse { .. } => "cache::in-use",
+            Self::LeaseLost { .. } => "cache::lease-lost",
         }
     }
 
@@ -120,6 +127,9 @@ impl Error {
             "cache::name" => "rename the file",
             "cache::moving" => "wait until whatever writes it is done, then run again",
             "cache::lacking" => "run again: the stage that made it will make it anew",
+            "cache::lease-lost" => {
+                "run again: if another process has made the result meanwhile, it counts"
+            }
             "cache::in-use" => "wait until the other `tunesmith` is done",
             _ => "check the disk and run again",
         }

@@ -1,7 +1,9 @@
-//! Locks between processes: one file each, locked with `flock`.
+//! Locks between processes: one file each, by `flock` on a local disk, by leases ([`crate::lease`]) in a
+//! store that several machines see.
 //!
-//! Promises: a lock is free the moment its holder dies, however it dies. The file is removed by
-//! its holder while still locked; whoever waited on the removed file notices and starts over.
+//! Promises: a lock is free the moment its holder dies, however it dies (a lease: when it was seen to stand
+//! still for long enough). Under `flock` the file is removed by its holder while still locked; whoever
+//! waited on the removed file notices and starts over.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Read as _;
@@ -14,14 +16,127 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::lease::{Lease, Leases};
+
+/// How a store locks.
+#[derive(Clone, Debug)]
+pub(crate) enum Locks {
+    /// By the kernel of this machine.
+    Files(Disk),
+    /// By beats.
+    Leases(Leases),
+}
 
 /// A held lock; dropping it frees it.
 #[derive(Debug)]
-pub struct KeyLock {
+pub struct KeyLock(Held);
+
+#[derive(Debug)]
+enum Held {
+    File(#[expect(dead_code, reason = "it is dropped, which frees it")] FileLock),
+    Lease(Lease),
+}
+
+/// A lock of the kernel's.
+#[derive(Debug)]
+struct FileLock {
     /// Keeps the lock: `flock` belongs to the open file.
     _file: File,
     path: PathBuf,
     disk: Disk,
+}
+
+impl Locks {
+    /// Takes the lock at `path`, waiting for it if `wait`; `None` when another holds it.
+    pub(crate) fn acquire(&self, path: &Path, wait: bool) -> Result<Option<KeyLock>, Error> {
+        match self {
+            Self::Files(disk) => {
+                let held = FileLock::acquire(path, wait, disk)?;
+                Ok(held.map(|held| KeyLock(Held::File(held))))
+            }
+            Self::Leases(leases) => loop {
+                if let Some(held) = leases.try_take(path)? {
+                    return Ok(Some(KeyLock(Held::Lease(held))));
+                }
+                if !wait {
+                    return Ok(None);
+                }
+                std::thread::sleep(leases.pause());
+            },
+        }
+    }
+
+    /// Whether a living process holds the lock at `path`.
+    pub(crate) fn is_held(&self, path: &Path) -> bool {
+        match self {
+            Self::Files(_) => match File::open(path) {
+                Ok(file) => file.try_lock_shared().is_err(),
+                Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+            },
+            Self::Leases(leases) => leases.is_held(path),
+        }
+    }
+
+    /// [`Locks::is_held`] of a lock that is there, seen to the end: a lease is watched until it beats or
+    /// has stood still for long enough.
+    pub(crate) fn lives(&self, path: &Path) -> Result<bool, Error> {
+        match self {
+            Self::Files(_) => Ok(self.is_held(path)),
+            Self::Leases(leases) => leases.lives(path),
+        }
+    }
+
+    /// Whether the lease at `path` is this store's own.
+    pub(crate) fn owns(&self, path: &Path) -> bool {
+        match self {
+            Self::Files(_) => false,
+            Self::Leases(leases) => leases.owns(path),
+        }
+    }
+
+    /// Waits a moment before the next try.
+    pub(crate) fn pause(&self) {
+        if let Self::Leases(leases) = self {
+            std::thread::sleep(leases.pause());
+        }
+    }
+}
+
+impl KeyLock {
+    /// Whether it is still held: asked before anything is published under it. A lock of the kernel's
+    /// always is; a lease may be lost to a freeze.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`].
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.0 {
+            Held::File(_) => Ok(()),
+            Held::Lease(lease) => lease.check(),
+        }
+    }
+
+    /// After a freeze: holds it again, if nobody took it over meanwhile.
+    pub(crate) fn renew(&self) -> Result<(), Error> {
+        match &self.0 {
+            Held::File(_) => Ok(()),
+            Held::Lease(lease) => lease.renew(),
+        }
+    }
+
+    /// Whether its beats came in time; looks at nothing but the clock.
+    pub(crate) fn is_fresh(&self) -> bool {
+        match &self.0 {
+            Held::File(_) => true,
+            Held::Lease(lease) => lease.is_fresh(),
+        }
+    }
+
+    /// Who last took the lock at `path`.
+    pub(crate) fn holder(path: &Path) -> Option<Holder> {
+        let mut text = String::new();
+        File::open(path).ok()?.read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
 }
 
 /// The longest command line that a lock file tells, in characters.
@@ -42,7 +157,7 @@ pub struct Holder {
 
 impl Holder {
     /// This process, from now on.
-    fn this() -> Self {
+    pub(crate) fn this() -> Self {
         static COMMAND: OnceLock<String> = OnceLock::new();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
@@ -67,9 +182,8 @@ fn command() -> String {
     line.chars().take(LONGEST_COMMAND).collect()
 }
 
-impl KeyLock {
-    /// Takes the lock, waiting for it if `wait`; `None` when another holds it.
-    pub(crate) fn acquire(path: &Path, wait: bool, disk: &Disk) -> Result<Option<Self>, Error> {
+impl FileLock {
+    fn acquire(path: &Path, wait: bool, disk: &Disk) -> Result<Option<Self>, Error> {
         loop {
             let file = disk.open(path).map_err(Error::io("lock", path))?;
             if wait {
@@ -94,16 +208,9 @@ impl KeyLock {
             }));
         }
     }
-
-    /// Who last took the lock at `path`.
-    pub(crate) fn holder(path: &Path) -> Option<Holder> {
-        let mut text = String::new();
-        File::open(path).ok()?.read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok()
-    }
 }
 
-impl Drop for KeyLock {
+impl Drop for FileLock {
     fn drop(&mut self) {
         let _ = self.disk.remove_file(&self.path);
     }
@@ -116,11 +223,17 @@ fn stands_at(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
-fn host() -> String {
+pub(crate) fn host() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+/// This machine's name as a part of file names: without what means something there.
+pub(crate) fn machine() -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    host().chars().map(plain).collect()
 }
 
 #[cfg(test)]
@@ -133,9 +246,9 @@ mod tests {
     fn a_second_taker_is_told_who_holds_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
-        let disk = Disk::default();
-        let held = KeyLock::acquire(&path, false, &disk).unwrap().unwrap();
-        assert!(KeyLock::acquire(&path, false, &disk).unwrap().is_none());
+        let locks = Locks::Files(Disk::default());
+        let held = locks.acquire(&path, false).unwrap().unwrap();
+        assert!(locks.acquire(&path, false).unwrap().is_none() && locks.is_held(&path));
         let holder = KeyLock::holder(&path).unwrap();
         assert_eq!(
             holder,
@@ -147,12 +260,8 @@ mod tests {
         assert_eq!(holder.pid, std::process::id());
         assert!(holder.since > 1_700_000_000 && !holder.command.is_empty());
         drop(held);
-        assert!(!path.exists());
-        assert!(
-            KeyLock::acquire(&path, false, &Disk::default())
-                .unwrap()
-                .is_some()
-        );
+        assert!(!path.exists() && !locks.is_held(&path));
+        assert!(locks.acquire(&path, false).unwrap().is_some());
     }
 
     #[test]
@@ -160,11 +269,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let inside = AtomicUsize::new(0);
+        let locks = Locks::Files(Disk::default());
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let held = KeyLock::acquire(&path, true, &Disk::default()).unwrap();
+                        let held = locks.acquire(&path, true).unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         std::thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);

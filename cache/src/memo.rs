@@ -45,10 +45,10 @@ struct Known {
 }
 
 impl Index {
-    /// Reads the index of the store at `base`; one that is not there is empty.
-    pub fn read(base: &Path) -> Self {
+    /// Reads the index at `place` ([`Index::place`]); one that is not there is empty.
+    pub fn read(place: &Path) -> Self {
         let mut index = Self {
-            file: Self::path(base),
+            file: place.to_owned(),
             ..Self::default()
         };
         let bytes = fs::read(&index.file).unwrap_or_default();
@@ -70,9 +70,16 @@ impl Index {
         index
     }
 
-    /// Where the index of the store at `base` lies.
-    pub fn path(base: &Path) -> PathBuf {
-        base.join("index")
+    /// Where the index of the store at `base` lies: beside it, or in `local`, a folder on this machine's
+    /// own disk, with those of other stores.
+    pub fn place(base: &Path, local: Option<&Path>) -> PathBuf {
+        match local {
+            None => base.join("index"),
+            Some(local) => {
+                let name = Digest::of(base.as_os_str().as_encoded_bytes());
+                local.join(format!("index-{}", name.short()))
+            }
+        }
     }
 
     /// Looks at every path below `folder` that it remembers, so that the first question about each costs
@@ -95,9 +102,9 @@ impl Index {
         }
     }
 
-    /// Whether it is that of the store at `base`.
-    pub(crate) fn is_of(&self, base: &Path) -> bool {
-        self.file == Self::path(base)
+    /// Whether it is the one at `place`.
+    pub(crate) fn is_at(&self, place: &Path) -> bool {
+        self.file == place
     }
 
     /// The line of a blob is `b DIGEST SIZE MTIME CTIME INODE ;`; that of a path has `p` in front
@@ -149,6 +156,11 @@ impl Memo {
             pending: String::new(),
             glances: true,
         }
+    }
+
+    /// The index's file.
+    pub(crate) fn place(&self) -> &Path {
+        &self.index.file
     }
 
     pub(crate) fn blob(&self, digest: &Digest) -> Option<Stat> {
@@ -263,7 +275,7 @@ mod tests {
     use super::*;
 
     fn load(base: &Path) -> Memo {
-        Memo::of(Index::read(base), Disk::default())
+        Memo::of(Index::read(&Index::place(base, None)), Disk::default())
     }
 
     fn stat(size: u64) -> Stat {

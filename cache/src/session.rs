@@ -4,14 +4,15 @@
 //! one opens the store. A folder belongs to whoever holds the lock beside it, so a live one is
 //! never swept, not even from another container on the same host.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::lock::KeyLock;
+use crate::lease::AWAY;
+use crate::lock::{KeyLock, Locks, machine};
 use crate::stat;
 
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct Session {
     next: AtomicU64,
     disk: Disk,
     /// Freed after the folder is gone: fields drop after `Drop::drop`.
-    _alive: KeyLock,
+    alive: KeyLock,
 }
 
 /// An empty folder on the store's file system; removed with all it holds when dropped.
@@ -31,11 +32,16 @@ pub struct Scratch {
 }
 
 impl Session {
-    pub(crate) fn open(tmp: &Path, disk: &Disk) -> Result<Self, Error> {
+    pub(crate) fn open(tmp: &Path, disk: &Disk, locks: &Locks) -> Result<Self, Error> {
         loop {
-            let name = format!("{}-{:x}", std::process::id(), stat::now());
+            // With the host: several machines may have a process of this number.
+            let host = match locks {
+                Locks::Files(_) => String::new(),
+                Locks::Leases(_) => format!("{}-", machine()),
+            };
+            let name = format!("{host}{}-{:x}", std::process::id(), stat::now());
             let alive = tmp.join(format!("{name}.alive"));
-            let Some(lock) = KeyLock::acquire(&alive, false, disk)? else {
+            let Some(lock) = locks.acquire(&alive, false)? else {
                 continue;
             };
             let folder = tmp.join(name);
@@ -48,9 +54,14 @@ impl Session {
                 folder,
                 next: AtomicU64::new(0),
                 disk: disk.clone(),
-                _alive: lock,
+                alive: lock,
             });
         }
+    }
+
+    /// Whether nobody can have swept it: its lease was not lost to a freeze, as far as is known here.
+    pub(crate) fn stands(&self) -> bool {
+        self.alive.is_fresh()
     }
 
     /// A path that nothing stands at.
@@ -89,20 +100,34 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes what dead processes left below `tmp`.
-pub(crate) fn sweep(tmp: &Path, disk: &Disk) -> Result<(), Error> {
+/// Removes what dead processes left below `tmp`. The lock file is made before the folder and removed
+/// after it: where there is none, the owner is gone.
+pub(crate) fn sweep(tmp: &Path, disk: &Disk, locks: &Locks) -> Result<(), Error> {
     for entry in fs::read_dir(tmp).map_err(Error::io("list", tmp))?.flatten() {
         let path = entry.path();
+        if entry.file_name().to_string_lossy().contains(AWAY) {
+            // Being taken over, or left by somebody who was: the collector's to drop.
+            continue;
+        }
         let folder = path.with_extension("");
         let alive = path.with_extension("alive");
-        let dead = match Disk::reopen(&alive) {
-            Ok(file) => File::try_lock(&file).is_ok(),
-            // The lock file is made before the folder and removed after it: the owner is gone.
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        };
-        if dead {
+        if !locks.is_held(&alive) {
             let _ = disk.remove_all(&folder);
             let _ = disk.remove_file(&alive);
+        }
+    }
+    Ok(())
+}
+
+/// [`sweep`] where nobody else has the store open: what is not this process's own is a dead one's, also of
+/// another machine, of which a single look says nothing.
+pub(crate) fn sweep_alone(tmp: &Path, disk: &Disk, locks: &Locks) -> Result<(), Error> {
+    for entry in fs::read_dir(tmp).map_err(Error::io("list", tmp))?.flatten() {
+        let path = entry.path();
+        let alive = path.with_extension("alive");
+        if !locks.owns(&alive) {
+            let _ = disk.remove_all(&path);
+            let _ = disk.remove_file(&path);
         }
     }
     Ok(())
@@ -115,7 +140,8 @@ mod tests {
     #[test]
     fn sweeping_takes_the_dead_and_leaves_the_living() {
         let dir = tempfile::tempdir().unwrap();
-        let session = Arc::new(Session::open(dir.path(), &Disk::default()).unwrap());
+        let locks = Locks::Files(Disk::default());
+        let session = Arc::new(Session::open(dir.path(), &Disk::default(), &locks).unwrap());
         let scratch = session.scratch().unwrap();
         fs::write(scratch.path().join("x"), "x").unwrap();
         // What a killed process leaves: a folder, perhaps with a lock file that nobody holds.
@@ -123,7 +149,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("999-2/0")).unwrap();
         fs::write(dir.path().join("999-2.alive"), "999 host").unwrap();
 
-        sweep(dir.path(), &Disk::default()).unwrap();
+        sweep(dir.path(), &Disk::default(), &locks).unwrap();
         assert!(scratch.path().join("x").exists());
         assert!(!dir.path().join("999-1").exists());
         assert!(!dir.path().join("999-2").exists());

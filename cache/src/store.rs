@@ -19,8 +19,11 @@ use crate::commit::Waiting;
 use crate::disk::{Disk, Witness};
 use crate::durable::{Names, Syncing};
 use crate::error::Error;
-use crate::lock::{Holder, KeyLock};
+use crate::lease::{Leases, Pace};
+use crate::lock::{Holder, KeyLock, Locks};
 use crate::memo::{Index, Memo};
+use crate::network;
+use crate::presence::Presence;
 use crate::session::{Scratch, Session, sweep};
 use crate::stat::{Stat, blob_time};
 use crate::tree::Tree;
@@ -43,8 +46,9 @@ pub struct Store {
     pub(crate) syncing: Syncing,
     /// Records that are not in their places yet.
     pub(crate) waiting: Mutex<Vec<Arc<Waiting>>>,
-    /// Shared lock of everybody who has the store open; collecting wants it alone.
-    pub(crate) in_use: File,
+    pub(crate) locks: Locks,
+    /// Among everybody who has the store open; collecting wants it alone.
+    pub(crate) presence: Presence,
     pub(crate) outside_above: u64,
 }
 
@@ -59,6 +63,49 @@ pub struct Opening {
     pub index: Option<Index>,
     /// How bytes and names are made durable.
     pub syncing: Syncing,
+    /// How processes keep out of each other's way; where it is not said, leases on a network file system
+    /// and in a store that is marked so, else the kernel's locks.
+    pub locking: Option<Locking>,
+    /// A folder on a disk of this machine, for the index of a store on a network file system.
+    pub local: Option<PathBuf>,
+}
+
+/// How processes keep out of each other's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locking {
+    /// `flock`: right where one machine alone uses the store.
+    Kernel,
+    /// Leases: right where several do.
+    Leases(Pace),
+}
+
+/// Whether several machines may see `folder`: it lies on a network file system.
+pub fn is_shared(folder: &Path) -> bool {
+    network::shared(folder).is_some()
+}
+
+/// The file that marks a store as locked by leases, for everybody who opens it.
+const LEASES: &str = "leases";
+
+/// How to lock in the store at `root`. A store that was opened with leases once stays so: the machine
+/// that exports it sees a local disk.
+fn locks(root: &Path, wanted: Option<Locking>, disk: &Disk) -> Result<Locks, Error> {
+    let marker = root.join(LEASES);
+    let marked = marker.exists();
+    let pace = match wanted {
+        Some(Locking::Leases(pace)) => Some(pace),
+        Some(Locking::Kernel) if !marked => None,
+        _ => (marked || is_shared(root)).then(Pace::default),
+    };
+    let Some(pace) = pace else {
+        return Ok(Locks::Files(disk.clone()));
+    };
+    if !marked {
+        let text = "Several machines use this store: it is locked by leases.\n";
+        let marked = disk.put(&marker, text.as_bytes());
+        marked.map_err(Error::io("write", &marker))?;
+    }
+    Ok(Locks::Leases(Leases::new(pace, disk.clone())))
 }
 
 /// A local input, looked at.
@@ -114,12 +161,12 @@ impl Store {
         if base != home {
             mark(&base, &disk)?;
         }
-        let path = root.join("in-use");
-        let in_use = disk.open(&path).map_err(Error::io("open", &path))?;
-        in_use.lock_shared().map_err(Error::io("lock", &path))?;
-        sweep(&root.join("tmp"), &disk)?;
-        let index = opening.index.filter(|index| index.is_of(&base));
-        let index = index.unwrap_or_else(|| Index::read(&base));
+        let locks = locks(&root, opening.locking, &disk)?;
+        let presence = Presence::enter(&root, &disk, &locks)?;
+        sweep(&root.join("tmp"), &disk, &locks)?;
+        let place = Index::place(&base, opening.local.as_deref());
+        let index = opening.index.filter(|index| index.is_at(&place));
+        let index = index.unwrap_or_else(|| Index::read(&place));
         Ok(Self {
             memo: Mutex::new(Memo::of(index, disk.clone())),
             session: Mutex::new(None),
@@ -128,7 +175,8 @@ impl Store {
             syncing: opening.syncing,
             waiting: Mutex::default(),
             outside_above: OUTSIDE_ABOVE,
-            in_use,
+            locks,
+            presence,
             home,
             base,
             root,
@@ -173,13 +221,31 @@ impl Store {
 
     /// Takes the lock of `key`, waiting for another holder. Blocks the thread.
     pub fn lock(&self, key: &Digest) -> Result<KeyLock, Error> {
-        let held = KeyLock::acquire(&self.lock_path(key), true, &self.disk)?;
+        let held = self.locks.acquire(&self.lock_path(key), true)?;
         Ok(held.expect("waiting ends with the lock"))
     }
 
     /// Takes the lock of `key` if nobody holds it.
     pub fn try_lock(&self, key: &Digest) -> Result<Option<KeyLock>, Error> {
-        KeyLock::acquire(&self.lock_path(key), false, &self.disk)
+        self.locks.acquire(&self.lock_path(key), false)
+    }
+
+    /// Before something is published under `held`: whether it still may be. A process that was frozen for
+    /// too long has lost its leases; it takes them again where nobody else did, and what nothing names yet
+    /// may have been dropped meanwhile: `true` says that nothing can have happened.
+    ///
+    /// # Errors
+    /// [`Error::LeaseLost`] where another holds the lock by now.
+    pub fn still_mine(&self, key: &Digest, held: &mut KeyLock) -> Result<bool, Error> {
+        let stayed = self.presence.renew()?;
+        if held.check().is_ok() {
+            return Ok(stayed);
+        }
+        if let Err(lost) = held.renew() {
+            // Free again, perhaps: another had it and is done.
+            *held = self.try_lock(key)?.ok_or(lost)?;
+        }
+        Ok(false)
     }
 
     /// Who holds the lock of `key`, for telling people; may be out of date.
@@ -190,9 +256,9 @@ impl Store {
     /// Remembers on disk what was hashed. Called by [`Store::commit`] and on drop; a loss costs a
     /// rehash.
     pub fn flush(&self) -> Result<(), Error> {
-        self.memo()
-            .flush()
-            .map_err(Error::io("write", &Index::path(&self.base)))
+        let mut memo = self.memo();
+        let flushed = memo.flush();
+        flushed.map_err(Error::io("write", memo.place()))
     }
 
     pub(crate) fn lock_path(&self, key: &Digest) -> PathBuf {
@@ -205,10 +271,11 @@ impl Store {
 
     fn session(&self) -> Result<Arc<Session>, Error> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = &*session {
+        if let Some(session) = session.as_ref().filter(|session| session.stands()) {
             return Ok(Arc::clone(session));
         }
-        let opened = Arc::new(Session::open(&self.root.join("tmp"), &self.disk)?);
+        let tmp = self.root.join("tmp");
+        let opened = Arc::new(Session::open(&tmp, &self.disk, &self.locks)?);
         *session = Some(Arc::clone(&opened));
         Ok(opened)
     }

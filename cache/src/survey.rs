@@ -161,19 +161,12 @@ impl Store {
             // A stage at work holds the lock of its key.
             let key = path.file_name().and_then(|name| name.to_str());
             let key = key.and_then(|name| name.parse::<Digest>().ok());
-            if key.is_some_and(|key| self.is_locked(&key)) {
+            if key.is_some_and(|key| self.locks.is_held(&self.lock_path(&key))) {
                 continue;
             }
             survey.checkpoints.push(below(path));
         }
         Ok(survey)
-    }
-
-    fn is_locked(&self, key: &Digest) -> bool {
-        let Ok(file) = fs::File::open(self.lock_path(key)) else {
-            return false;
-        };
-        file.try_lock_shared().is_err()
     }
 
     fn kept(&self) -> Amount {

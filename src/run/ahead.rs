@@ -36,7 +36,8 @@ pub(super) fn beside<T>(
     work: impl FnOnce() -> T,
 ) -> (T, Ahead) {
     let lock = || Lock::load(&folder.join(lock::FILE_NAME));
-    let size = Index::path(home).metadata().map_or(0, |found| found.len());
+    let place = Index::place(home, None);
+    let size = place.metadata().map_or(0, |found| found.len());
     if size < WORTH_IT {
         let done = work();
         let ahead = Ahead {
@@ -58,7 +59,7 @@ pub(super) fn beside<T>(
             Some(last)
         });
         let others = scope.spawn(|| {
-            let (lock, mut index) = (lock(), Index::read(home));
+            let (lock, mut index) = (lock(), Index::read(&place));
             if let Some(profile) = &profile {
                 index.look_below(&folder.join(OUT).join(profile));
             }

@@ -89,7 +89,7 @@ async fn one(
     stop: &watch::Receiver<Stop>,
 ) -> Result<Tree, Failure> {
     let kind = order.wanted.maker.kind();
-    let _lock = lock(job, &order, voice, log, stop.clone()).await?;
+    let lock = lock(job, &order, voice, log, stop.clone()).await?;
     if let Some(record) = already(job, &order.key)? {
         log.heading(&format!("{kind} of `{}`: kept", order.wanted.of));
         job.store.used(&record);
@@ -114,6 +114,9 @@ async fn one(
         stage: kind.to_owned(),
         ..Made::default()
     };
+    // Whoever was frozen for long may have lost it.
+    let held = lock.check();
+    held.map_err(|error| Failure::Error(stored(&error), 0))?;
     let own = Arc::clone(&order);
     let record = blocking(job, move |job| keep(job, &own, &prepared, &outcome, made)).await?;
     tell(

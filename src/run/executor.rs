@@ -363,8 +363,17 @@ fn collect(
 /// Makes the result exist. That of a stage that was quick to make comes into its place with others
 /// a moment later; whatever was worth more is safe when this returns. Blocks.
 fn keep(job: &Job, record: &Record, lock: &Locked, took: Duration) -> Result<Ticket, StageError> {
-    let held = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let ticket = job.store.commit_soon(record, held);
+    let store = &job.store;
+    let mut held = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(held) = &mut held {
+        // Whoever was frozen for long may find that what it stored was collected.
+        let mine = store.still_mine(&job.key, held);
+        let whole = mine.and_then(|stayed| Ok(stayed || store.present(record)?));
+        if !whole.map_err(|error| stored(&error))? {
+            return Err(frozen(job));
+        }
+    }
+    let ticket = store.commit_soon(record, held);
     let ticket = ticket.map_err(|error| stored(&error))?;
     let resolved = record.key != job.key;
     if took > QUICK || resolved || checkpoints::hold_something(job) {
@@ -377,6 +386,17 @@ fn keep(job: &Job, record: &Record, lock: &Locked, took: Duration) -> Result<Tic
         checkpoints::drop_of(job);
     }
     Ok(ticket)
+}
+
+/// This process stood still for so long that another collected what it had stored.
+fn frozen(job: &Job) -> StageError {
+    let text = "this process stood still for too long, and what it had stored is gone";
+    let error = StageError::new(
+        "run::frozen",
+        format!("`{}`: {text}", job.spec().id),
+        "run again",
+    );
+    error.retryable()
 }
 
 /// Refuses what was made of an input that changed meanwhile.

@@ -19,6 +19,7 @@ mod guarded;
 mod job;
 mod journal;
 mod lines;
+mod local;
 mod log;
 mod machine;
 mod mask;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cache::{Index, Opening, Store};
+use cache::{Index, Locking, Opening, Pace, Store};
 
 use super::ahead::{Ahead, beside};
-use crate::config::{Faults, Overrides, Pipeline, Remembered, RemoteSpec, StoreSpec, User};
+use super::local::index_folder;
+use crate::config::{Fault, Faults, Overrides, Pipeline, Remembered, RemoteSpec, StoreSpec, User};
 use crate::graph::{self, Graph};
 use crate::lock::{self, Lock};
 use crate::plan::Last;
@@ -51,6 +52,9 @@ pub(super) const OUT: &str = "out";
 /// What the parser made of the pipeline, below the folder of run-time state.
 const PARSED: &str = "parsed";
 
+/// The variable that says how a store is locked: `lease`, `flock`.
+const LOCKS: &str = "TUNESMITH_LOCKS";
+
 /// The variable that names a shared store.
 const STORE: &str = "TUNESMITH_STORE";
 
@@ -68,16 +72,36 @@ pub fn open_store(
     if let Some(path) = env(STORE).filter(|path| !path.is_empty()) {
         spec.path = Some(path.into());
     }
+    let home = home(pipeline);
+    let base = spec.path.as_deref().unwrap_or(&home);
     let opening = Opening {
+        locking: locking(&env)?,
+        local: index_folder(base, &home, &env),
         shared: spec.path.clone(),
         index,
         ..Opening::default()
     };
-    let store = Store::open_with(&home(pipeline), opening)?;
+    let store = Store::open_with(&home, opening)?;
     if store.base() != store.home() {
         store.register(&super::collect::checkout(pipeline))?;
     }
     Ok((store, spec, remote))
+}
+
+/// How processes keep out of each other's way, where the environment says it.
+fn locking(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Locking>, Faults> {
+    match env(LOCKS).as_deref() {
+        None | Some("") => Ok(None),
+        Some("flock") => Ok(Some(Locking::Kernel)),
+        Some("lease") => Ok(Some(Locking::Leases(Pace::default()))),
+        Some(other) => {
+            let message = format!("`{LOCKS}` is `{other}`, which is no kind of lock");
+            let fault = Fault::nowhere("store::locks", message);
+            let fault = fault
+                .mend("set it to `lease` (several machines use the store) or `flock`, or unset it");
+            Err(Faults::new(Path::new(""), "", vec![fault]))
+        }
+    }
 }
 
 impl Project {

@@ -5,15 +5,18 @@
 //! fetched only of results that a stage reads which runs, or that are shown; what was made is put
 //! there while other stages run. Must not know: how a store far away is spoken to (`objects`).
 
+mod asked;
+mod errands;
+mod far;
 mod link;
 mod pull;
 mod push;
 mod pushed;
 mod words;
 
+pub(super) use far::Far;
 pub(super) use link::spec_of;
 pub use link::{Link, Pushing, ask, pull_request};
-pub(super) use pull::Far;
 pub use pull::{Brought, bring};
 pub(super) use push::Push;
 pub use push::{Sent, push_all};

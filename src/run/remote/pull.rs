@@ -1,218 +1,31 @@
-//! From the remote in a run: questions before anything is made, bytes when they are wanted.
-//!
-//! A stage that would run is asked for first (`Asking`). Found, its record alone settles what is
-//! below it (`Distant`). Its bytes come (`Fetching`) when a stage that reads them is to run
-//! (`Wanting` meanwhile), or when it is shown: it was named, or nothing selected reads it, or `out/`
-//! shows an older result of it. Bytes that cannot be had are made anew; should others come out, the run is planned once more, for
-//! what was settled below them no longer holds.
+//! Bytes from the remote, when they are wanted: they come (`Fetching`) when a stage that reads them is to
+//! run (`Wanting` meanwhile), or when they are shown: the stage was named, or nothing selected reads it, or
+//! `out/` shows an older result of it. Bytes that cannot be had are made anew; should others come out, the
+//! run is planned once more, for what was settled below them no longer holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cache::{KeyParts, Moved, Record, Remote, Store, Unmoved};
+use cache::{Moved, Record, Remote, Store, Unmoved};
 use stages::StageError;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 use super::super::claims;
 use super::super::executor::Voice;
 use super::super::job::{Job, Message};
 use super::super::log::bring_back;
 use super::super::scheduler::{Scheduler, State};
-use super::super::settle::outcome;
-use super::link::{Link, Pushing, answer};
-use super::push::{Meter, Push, Pusher};
-use super::pushed::Pushed;
-use super::words::complaints;
+use super::far::Errand;
+use super::push::Meter;
 use crate::config::Fault;
 use crate::event::Event;
-use crate::plan::{Inputs, Origin, Question, Reason};
-
-/// Questions under way at the same time.
-const QUESTIONS: usize = 16;
-/// Results that are fetched at the same time, each with several blobs.
-const FETCHES: usize = 4;
-
-/// What is to be done about the remote as soon as the loop turns.
-enum Errand {
-    Ask(usize, Question),
-    Fetch(usize, Box<Record>),
-}
-
-/// A stage that waits for an answer, or whose bytes are far away.
-struct Away {
-    job: Job,
-    reasons: Vec<Reason>,
-    record: Option<Record>,
-}
-
-/// All that a run knows of its remote.
-pub(in super::super) struct Far {
-    pub(in super::super) link: Link,
-    errands: Vec<Errand>,
-    /// Questions and fetches without an end yet, and pushes.
-    under_way: usize,
-    pub(in super::super) asking: usize,
-    away: BTreeMap<usize, Away>,
-    /// Stages that wait for bytes of others.
-    wanting: BTreeMap<usize, (Job, BTreeSet<usize>)>,
-    /// Stages that are made although a record of theirs was found.
-    remade: BTreeSet<usize>,
-    /// A remade stage came out with other bytes: everything is to be planned anew.
-    pub(in super::super) again: bool,
-    permits: (Arc<Semaphore>, Arc<Semaphore>),
-    pushing: bool,
-    pushed: Option<Pushed>,
-    to_push: Vec<(usize, Record)>,
-    pusher: Option<Pusher>,
-    told: Told,
-}
-
-/// What moved in the whole run.
-#[derive(Default)]
-struct Told {
-    pulled: usize,
-    pulled_bytes: u64,
-    pushed: usize,
-    pushed_bytes: u64,
-}
-
-impl Far {
-    pub(in super::super) fn new(link: Link) -> Self {
-        Self {
-            pushing: link.pushing() == Pushing::On,
-            link,
-            errands: Vec::new(),
-            under_way: 0,
-            asking: 0,
-            away: BTreeMap::new(),
-            wanting: BTreeMap::new(),
-            remade: BTreeSet::new(),
-            again: false,
-            permits: (
-                Arc::new(Semaphore::new(QUESTIONS)),
-                Arc::new(Semaphore::new(FETCHES)),
-            ),
-            pushed: None,
-            to_push: Vec::new(),
-            pusher: None,
-            told: Told::default(),
-        }
-    }
-
-    /// Whether anything is to be done or waited for.
-    pub(in super::super) fn busy(&self) -> bool {
-        self.under_way > 0 || !self.errands.is_empty() || !self.to_push.is_empty()
-    }
-
-    /// The remote, if asking it makes sense.
-    fn remote(&self) -> Option<&Arc<Remote>> {
-        self.link.remote().filter(|remote| !remote.left_alone())
-    }
-}
+use crate::plan::{Origin, Reason};
 
 impl Scheduler<'_> {
-    /// A stage that would run: asked for at the remote, or queued.
-    pub(in super::super) fn ask_or_queue(
-        &mut self,
-        stage: usize,
-        key: cache::Digest,
-        parts: KeyParts,
-        inputs: Inputs,
-        reasons: Vec<Reason>,
-    ) {
-        let question = self.planner.question(stage, key, &parts, &reasons);
-        let told = reasons.iter().map(ToString::to_string).collect();
-        let job = self.job(stage, key, parts, inputs, told);
-        match question {
-            Some(question) if self.far.remote().is_some() => {
-                self.set(stage, State::Asking);
-                self.far.asking += 1;
-                self.far.errands.push(Errand::Ask(stage, question));
-                let record = None;
-                self.far.away.insert(
-                    stage,
-                    Away {
-                        job,
-                        reasons,
-                        record,
-                    },
-                );
-            }
-            _ => self.queue_if_it_may(stage, job, &reasons),
-        }
-    }
-
-    fn queue_if_it_may(&mut self, stage: usize, job: Job, reasons: &[Reason]) {
-        match self.planner.may_run(stage, reasons) {
-            Ok(()) => self.queue(stage, job),
-            Err(error) => self.undecided(stage, &error),
-        }
-    }
-
-    /// The last result, left at the remote by an earlier run.
-    pub(in super::super) fn left_there(&mut self, stage: usize, record: Record, inputs: Inputs) {
-        let (key, parts) = (record.key, record.parts.clone());
-        let job = self.job(stage, key, parts, inputs, Vec::new());
-        let reasons = Vec::new();
-        let away = Away {
-            job,
-            reasons,
-            record: None,
-        };
-        self.far.away.insert(stage, away);
-        self.distant(stage, record, true);
-    }
-
-    /// The remote's answer.
-    pub(in super::super) fn answered(&mut self, stage: usize, record: Option<Record>) {
-        self.far.under_way -= 1;
-        self.far.asking -= 1;
-        if !matches!(self.states[stage], State::Asking) {
-            return;
-        }
-        if let Some(record) = record {
-            self.distant(stage, record, false);
-        } else {
-            let away = self.far.away.remove(&stage);
-            let Away { job, reasons, .. } = away.expect("who asks is away");
-            self.queue_if_it_may(stage, job, &reasons);
-        }
-        self.advance();
-    }
-
-    /// A record settles what is below it; bytes come when they are wanted.
-    fn distant(&mut self, stage: usize, record: Record, known: bool) {
-        let outcome = outcome(&record);
-        self.tally.fresh += 1;
-        self.say(Event::StageFresh {
-            stage: self.id(stage),
-            metrics: outcome.metrics.clone(),
-            restored: !known,
-            remote: true,
-            made_millis: record.made.millis,
-            made_at: record.made.started.clone(),
-            key: record.key.hex(),
-        });
-        let away = self.far.away.get_mut(&stage).expect("it is away");
-        let lost = |reason: &Reason| matches!(reason, Reason::Lacking { .. });
-        let lost = away.reasons.iter().any(lost);
-        away.record = Some(record.clone());
-        self.settle_as(stage, &record, &outcome, State::Distant);
-        let below = self.project.graph.children(stage);
-        let read = below.iter().any(|child| self.inside[*child]);
-        let id = &self.spec(stage).id;
-        let named = self.options.targets.contains(id);
-        // What `out/` shows must not be older than what counts.
-        let shown = self.project.results().join(id).exists();
-        if lost || named || shown || !read {
-            self.fetch(stage);
-        }
-    }
-
     /// Wants the bytes of a stage that is away.
-    fn fetch(&mut self, stage: usize) {
+    pub(super) fn fetch(&mut self, stage: usize) {
         let away = self.far.away.get(&stage).expect("it is away");
         let record = away.record.clone().expect("its record was found");
         self.set(stage, State::Fetching);
@@ -391,133 +204,10 @@ impl Scheduler<'_> {
             }
         }
     }
-
-    /// A result that may have to be put to the remote.
-    pub(in super::super) fn offer_to_remote(&mut self, stage: usize, record: &Record) {
-        let outside = self.spec(stage).effect == stages::Effect::External;
-        if !self.far.pushing || outside || record.made.accepted {
-            return;
-        }
-        let home = self.project.store.home();
-        let name = || self.far.link.file_name();
-        let pushed = match &mut self.far.pushed {
-            Some(pushed) => pushed,
-            none => none.insert(Pushed::load(home, &name())),
-        };
-        if !pushed.holds(record) {
-            self.far.to_push.push((stage, record.clone()));
-        }
-    }
-
-    /// Begins what is to be done about the remote.
-    pub(in super::super) fn run_errands(
-        &mut self,
-        to: &mpsc::UnboundedSender<(usize, Message)>,
-        tasks: &mut JoinSet<()>,
-    ) {
-        for errand in std::mem::take(&mut self.far.errands) {
-            let remote = self.far.link.remote().expect("it was asked for");
-            let remote = Arc::clone(remote);
-            self.far.under_way += 1;
-            let to = to.clone();
-            match errand {
-                Errand::Ask(stage, question) => {
-                    let permits = Arc::clone(&self.far.permits.0);
-                    let voice = Voice { stage, to };
-                    tasks.spawn(asked(remote, question, voice, permits));
-                }
-                Errand::Fetch(stage, record) => {
-                    let permits = Arc::clone(&self.far.permits.1);
-                    let store = Arc::clone(&self.project.store);
-                    let voice = Voice { stage, to };
-                    tasks.spawn(pulled(remote, store, *record, voice, permits));
-                }
-            }
-        }
-        for (stage, record) in std::mem::take(&mut self.far.to_push) {
-            let Some(remote) = self.far.remote() else {
-                continue;
-            };
-            if self.far.pusher.is_none() {
-                let to = to.clone();
-                let tell = move |stage, push| {
-                    // The scheduler listens until every push has ended.
-                    let _gone = to.send((stage, Message::Push(push)));
-                };
-                let pusher = Pusher::start(remote, &self.project.store, tell);
-                self.far.pusher = Some(pusher);
-            }
-            let pusher = self.far.pusher.as_ref().expect("it was just started");
-            pusher.order(stage, record);
-            self.far.under_way += 1;
-        }
-    }
-
-    /// What the pushing thread tells.
-    pub(in super::super) fn heard_of_push(&mut self, stage: usize, push: Push) {
-        match push {
-            Push::Progress(bytes, total) => self.say(Event::RemoteProgress {
-                stage: self.id(stage),
-                doing: "push".to_owned(),
-                bytes,
-                total,
-            }),
-            Push::Ended {
-                record,
-                outcome,
-                millis,
-            } => {
-                self.far.under_way -= 1;
-                let Ok(moved) = outcome else { return };
-                if let Some(pushed) = &mut self.far.pushed {
-                    pushed.add(&record);
-                }
-                self.far.told.pushed += usize::from(moved.blobs > 0);
-                self.far.told.pushed_bytes += moved.bytes;
-                self.say(Event::StagePushed {
-                    stage: self.id(stage),
-                    blobs: moved.blobs,
-                    bytes: moved.bytes,
-                    millis,
-                });
-            }
-        }
-    }
-
-    /// What became of the remote, at the end of the run.
-    pub(in super::super) fn tell_of_remote(&mut self) {
-        self.far.pusher = None;
-        for (code, text) in complaints(&self.far.link) {
-            self.notice(&code, text);
-        }
-        let told = &self.far.told;
-        if self.far.link.used().is_none() || told.pulled + told.pushed == 0 {
-            return;
-        }
-        self.say(Event::RemoteDone {
-            remote: self.far.link.shown().to_owned(),
-            pulled: told.pulled,
-            pulled_bytes: told.pulled_bytes,
-            pushed: told.pushed,
-            pushed_bytes: told.pushed_bytes,
-        });
-    }
-
-    /// Whether nothing new is begun any more.
-    fn closed(&self) -> bool {
-        let failed = self.tally.failed && !self.options.keep_going;
-        self.tally.cancelled || self.tally.superseded || failed
-    }
 }
 
-async fn asked(remote: Arc<Remote>, question: Question, voice: Voice, permits: Arc<Semaphore>) {
-    let _permit = permits.acquire().await;
-    let answer = spawn_blocking(move || answer(&remote, &question)).await;
-    let record = answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    voice.tell(Message::Answered(record.map(Box::new)));
-}
-
-async fn pulled(
+/// One result, when its turn comes.
+pub(super) async fn pulled(
     remote: Arc<Remote>,
     store: Arc<Store>,
     record: Record,
