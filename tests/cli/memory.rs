@@ -48,6 +48,7 @@ fn project() -> Project {
         ("num_attention_heads", 32),
         ("num_key_value_heads", 8),
         ("head_dim", 64),
+        ("vocab_size", 704),
     ] {
         config[key] = value.into();
     }
