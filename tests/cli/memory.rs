@@ -10,7 +10,7 @@ use super::project::Project;
 
 const PIPELINE: &str = r"
 name: planned
-params: { batch: 8 }
+params: { batch: 8, lr: 1e-3 }
 stages:
   rows:
     run: cp ${inputs.from} ${outputs.it}
@@ -19,7 +19,7 @@ stages:
   train:
     uses: train
     inputs: { base: ./model, train: rows, tools: ./tools.yaml }
-    with: { r: 16, batch: '${batch}', samples: [], context: 2048 }
+    with: { r: 16, batch: '${batch}', lr: '${lr}', samples: [], context: 2048 }
     matrix: { lr: [1e-3, 2e-3] }
 ";
 
@@ -48,6 +48,7 @@ fn project() -> Project {
         ("num_attention_heads", 32),
         ("num_key_value_heads", 8),
         ("head_dim", 64),
+        ("vocab_size", 704),
     ] {
         config[key] = value.into();
     }
