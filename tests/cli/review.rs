@@ -414,23 +414,20 @@ fn rows_that_come_from_a_remote_wait_too() {
     project.ok(&["cache", "push", "written"]);
     std::fs::remove_dir_all(project.at(".tunesmith")).expect("removed");
     std::fs::remove_dir_all(project.at("out")).expect("removed");
-    insta::assert_snapshot!(says(&project, &["run", "-j1"]), @r#"
+    insta::assert_snapshot!(says(&project, &["run", "count"]), @r#"
     exit 6
     ----- stdout -----
     reviewed, profile default
 
       written   restored from the remote, took [TIME] when made
-      side      runs: it has no result yet
       validate  waits for people: 2 rows are to be decided on, in data/review/written.jsonl
       count     skipped: `validate` waits for people
-      side      done in [TIME]
 
       written   restored
       validate  waits for people
-      side      ran [TIME]
       1 stage skipped
 
-      stopped for people in [TIME], 1 stage ran
+      stopped for people in [TIME], 0 stages ran
       results  out/default/
       next     tunesmith review validate
     "#);
