@@ -115,7 +115,7 @@ mod tests {
           near = 0.8
         train 1
           with conversation 1
-          with engine 1
+          with engine 2
           with format 1
           with prompt 1
           with template 1
@@ -158,7 +158,7 @@ mod tests {
           shared_prefix = true
           samples = ["remind me to water the plants on saturday","what can you do?"]
         eval 1
-          with engine 1
+          with engine 2
           with format 1
           with prompt 1
           with template 1

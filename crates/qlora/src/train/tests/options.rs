@@ -120,69 +120,12 @@ fn a_run_with_every_option_resumes_to_the_same_bytes() {
 fn other_weights_are_another_run() {
     let (adapter, mut all, config) = everything();
     let dir = tempfile::tempdir().unwrap();
-    run_from(adapter.clone(), &all, Some(dir.path()), 2, &config)
-        .1
-        .unwrap_err();
+    let mut run = |all: &[Example], dir: Option<&std::path::Path>, until| {
+        run_from(adapter.clone(), all, dir, until, &config)
+    };
+    run(&all, Some(dir.path()), 2).1.unwrap_err();
     all[0].weight = 2.0;
-    let error = run_from(adapter, &all, Some(dir.path()), 9, &config)
-        .1
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("belongs to another training run")
-    );
-}
-
-/// A row of weight two is the row twice.
-#[test]
-fn a_weight_counts_like_copies_whatever_the_micro_batches_and_prefixes() {
-    let config = tiny_config();
-    let mut model = tiny_model(&config);
-    let adapter = adapter(&config, &Target::ALL, 0.0);
-    let mut heavy = examples(5);
-    heavy[1].weight = 2.0;
-    heavy[4].weight = 3.0;
-    let copies: Vec<Example> = [0, 1, 1, 2, 3, 4, 4, 4]
-        .map(|at| Example {
-            weight: 1.0,
-            ..heavy[at].clone()
-        })
-        .into();
-    for loss in [LossMean::Token, LossMean::Row] {
-        let settings = TrainConfig {
-            loss,
-            ..TrainConfig::default()
-        };
-        let all: Vec<usize> = (0..copies.len()).collect();
-        let groups = batch::group(&copies, &all, false);
-        let (want, want_grads) = learn(&mut model, &adapter, &copies, &groups, &settings, 0.0);
-        for (shared, micro_batch) in [(false, None), (true, None), (true, Some(2))] {
-            let settings = TrainConfig {
-                micro_batch,
-                ..settings.clone()
-            };
-            let groups = batch::group(&heavy, &[0, 1, 2, 3, 4], shared);
-            let (got, grads) = learn(&mut model, &adapter, &heavy, &groups, &settings, 0.0);
-            assert!((got.mean() / want.mean() - 1.0).abs() < 1e-6);
-            assert!(distance(&adapter, &want_grads, &grads) < 1e-5);
-        }
-        let even: Vec<Example> = examples(5);
-        let groups = batch::group(&even, &[0, 1, 2, 3, 4], false);
-        let (plain, _) = learn(&mut model, &adapter, &even, &groups, &settings, 0.0);
-        assert!(
-            (plain.mean() / want.mean() - 1.0).abs() > 1e-4,
-            "the weights do something"
-        );
-    }
-}
-
-#[test]
-fn a_row_without_weight_is_named() {
-    for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let mut all = examples(4);
-        all[3].weight = weight;
-        let error = all[3].check(61).unwrap_err().to_string();
-        assert_eq!(error, format!("example `row-3` has the weight `{weight}`"));
-    }
+    let (fresh, _) = run(&all, None, 9);
+    let (beside, _) = run(&all, Some(dir.path()), 9);
+    assert!(fresh == beside, "it starts from the beginning");
 }
