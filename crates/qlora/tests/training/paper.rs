@@ -173,7 +173,7 @@ fn smaller_cards_keep_less_and_then_take_fewer_rows() {
     let on = |gib: f64| plan(&CardModel::of_gib(gib), &rows, 16, Options::default());
     let mut last = (Keeping::Everything, 16);
     let mut seen = Vec::new();
-    for gib in [24.0, 16.0, 12.0, 8.0, 7.0] {
+    for gib in [24.0, 16.0, 12.0, 8.0, 7.0, 6.5] {
         let planned = on(gib);
         assert!(planned.gib < gib, "{gib}: {:.2}", planned.gib);
         let now = (planned.plan.keeping, planned.plan.rows);
