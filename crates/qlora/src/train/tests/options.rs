@@ -120,7 +120,7 @@ fn a_run_with_every_option_resumes_to_the_same_bytes() {
 fn other_weights_are_another_run() {
     let (adapter, mut all, config) = everything();
     let dir = tempfile::tempdir().unwrap();
-    let mut run = |all: &[Example], dir: Option<&std::path::Path>, until| {
+    let run = |all: &[Example], dir: Option<&std::path::Path>, until| {
         run_from(adapter.clone(), all, dir, until, &config)
     };
     run(&all, Some(dir.path()), 2).1.unwrap_err();
