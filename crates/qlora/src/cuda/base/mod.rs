@@ -80,7 +80,7 @@ impl Base {
     /// Reads a base model onto the card. Positions up to `positions` can be used.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for widths that are no multiple of 8; [`Error::Device`]; what reading gives.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for widths that are no multiple of 8; [`Error::Device`](crate::Error::Device); what reading gives.
     pub fn load(
         device: Device,
         files: &ModelFiles,
