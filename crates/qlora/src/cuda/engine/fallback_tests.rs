@@ -1,12 +1,14 @@
 //! Which plan follows when a card gives less than was planned: on a card on paper, whose memory can be refused.
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::config::ModelConfig;
 use crate::cuda::{CardModel, Element, Precision};
 use crate::nn::lora::LoraConfig;
 use crate::nn::model::Quantization;
 use crate::nn::model::tests::tiny_config;
-use crate::train::{Keeping, LossMean};
+use crate::train::{Example, Keeping, LossMean};
 
 const ROWS: usize = 6;
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::cuda::{Element, Precision, available};
 use crate::nn::model::Quantization;
 use crate::peft::PeftAdapter;
-use crate::train::{LossMean, Masks};
+use crate::train::{Example, LossMean, Masks};
 use crate::weights::ModelFiles;
 
 static OFF: AtomicBool = AtomicBool::new(false);
