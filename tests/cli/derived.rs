@@ -1,6 +1,6 @@
 //! What stages derive from a base and share: made once, under a key of its own, whoever asks.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 
 use serde_json::Value;
@@ -34,20 +34,7 @@ fn project() -> Project {
     let project = Project::new(PIPELINE);
     project.write("rows.jsonl", ROWS);
     project.write("prompts.jsonl", PROMPTS);
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
-    std::fs::create_dir(project.at("model")).expect("a folder");
-    let copy = |from: &str, to: &str| {
-        std::fs::copy(data.join(from), project.at(to)).expect("a file");
-    };
-    copy("tools.yaml", "tools.yaml");
-    for name in [
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ] {
-        copy(&format!("smoke-model/{name}"), &format!("model/{name}"));
-    }
+    project.give_smoke_model();
     project
 }
 

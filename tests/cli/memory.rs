@@ -1,6 +1,5 @@
 //! `plan --memory`: which cards a training fits, told without a card and without weights.
 
-use std::path::Path;
 use std::process::Output;
 
 use serde_json::Value;
@@ -26,20 +25,8 @@ stages:
 /// The tiny model's tokenizer under the config of a model of a billion weights, which are never read.
 fn project() -> Project {
     let project = Project::new(PIPELINE);
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
-    std::fs::create_dir(project.at("model")).expect("a folder");
-    let copy = |from: &str, to: &str| {
-        std::fs::copy(data.join(from), project.at(to)).expect("a file");
-    };
-    copy("tools.yaml", "tools.yaml");
-    for name in [
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ] {
-        copy(&format!("smoke-model/{name}"), &format!("model/{name}"));
-    }
-    let text = std::fs::read_to_string(data.join("smoke-model/config.json")).expect("a config");
+    project.give_smoke_model();
+    let text = project.read("model/config.json");
     let mut config: Value = serde_json::from_str(&text).expect("JSON");
     for (key, value) in [
         ("hidden_size", 2048),

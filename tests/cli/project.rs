@@ -37,6 +37,24 @@ impl Project {
         fs::write(place, text).expect("a file");
     }
 
+    /// Puts the tiny model of the profile `smoke` into `model/` and its tools beside it.
+    pub(crate) fn give_smoke_model(&self) {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+        let copy = |from: &str, to: &str| {
+            std::fs::copy(data.join(from), self.at(to)).expect("a file");
+        };
+        std::fs::create_dir(self.at("model")).expect("a folder");
+        copy("tools.yaml", "tools.yaml");
+        for name in [
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ] {
+            copy(&format!("smoke-model/{name}"), &format!("model/{name}"));
+        }
+    }
+
     /// Replaces text in a file; it must be there.
     pub(crate) fn edit(&self, path: &str, from: &str, to: &str) {
         let text = self.read(path);
