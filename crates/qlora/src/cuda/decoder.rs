@@ -188,7 +188,7 @@ pub(super) fn backward(
         if tape.keep != Keep::Everything {
             run.again(exec, layer, tape.input(layer), kept, context, tape.active);
         }
-        let outside = contexts.map(|c| (c.context(layer), c.grads[layer]));
+        let outside = contexts.map(|c| (c.context(layer), c.grads.get(layer).copied()));
         run.backward(
             exec,
             layer,

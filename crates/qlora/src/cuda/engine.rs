@@ -43,6 +43,8 @@ pub struct Options {
     pub memory: Option<usize>,
     /// A step's block above so many bytes is refused, as by a card that others fill: for tests.
     pub refuse_above: Option<usize>,
+    /// Ranks divide prefixes always, or never, instead of where that saves time.
+    pub divide: Option<bool>,
 }
 
 /// A base with an adapter in training.
@@ -206,7 +208,7 @@ impl CudaEngine {
     }
 
     fn gradient(&mut self, work: Work<'_>) -> Result<(BatchLoss, f64)> {
-        let plans = self.settle(work, true)?;
+        let plans = self.settle_together(work)?;
         let mut loss = BatchLoss::count(work.mean, work.examples, work.groups);
         let this = &*self;
         let block = this.block.expect("reserved above");
@@ -217,6 +219,7 @@ impl CudaEngine {
         let weight = Some(work.over);
         if let Some(reducer) = &this.reducer {
             reducer.begin();
+            exec.peers = reducer.peers.as_ref();
         }
         for (i, (group, plan)) in work.groups.iter().zip(&plans).enumerate() {
             let last = i + 1 == plans.len();
@@ -323,10 +326,22 @@ impl CudaEngine {
         let shared = &work.examples[group.members[0]].ids[..group.prefix];
         let reducer = self.reducer.as_ref().filter(|_| last);
         if plan.micro.len() == 1 || group.prefix == 0 {
+            let gathered = plan
+                .divided
+                .then(|| Contexts::take(exec, &self.base().config, group.prefix, false));
             for (i, members) in plan.micro.iter().enumerate() {
                 exec.reducer = reducer.filter(|_| i + 1 == plan.micro.len());
                 self.micro(
-                    exec, work, group, members, plan.keep, shared, None, weight, losses, at,
+                    exec,
+                    work,
+                    group,
+                    members,
+                    plan.keep,
+                    shared,
+                    gathered.as_ref(),
+                    weight,
+                    losses,
+                    at,
                 )?;
             }
             exec.arena.release(mark);
@@ -376,7 +391,8 @@ impl CudaEngine {
         }
     }
 
-    /// One pass: some rows, behind a prefix that runs with them (`joint`) or ran before (`contexts`).
+    /// One pass: some rows, behind a prefix that runs with them (`joint`), ran before (`contexts`), or is divided
+    /// (both).
     fn micro(
         &self,
         exec: &mut Exec<'_>,
@@ -398,9 +414,17 @@ impl CudaEngine {
             .iter()
             .map(|m| &work.examples[*m].ids[group.prefix..work.examples[*m].read()])
             .collect();
-        let mut tokens = Tokens::new(joint, group.prefix - joint.len(), &rows);
+        let division = group.division.as_ref();
+        let division = division.filter(|_| !joint.is_empty() && contexts.is_some());
+        let mut tokens = match division {
+            Some(division) => Tokens::divided(joint, division, &rows),
+            None => Tokens::new(joint, group.prefix - joint.len(), &rows),
+        };
         tokens.keys = work.masks.map(|masks| {
             let mut keys = masks.prefix_keys(joint);
+            if let Some(division) = division {
+                keys = keys[division.own()].to_vec();
+            }
             for member in members {
                 keys.extend(masks.row_keys(&work.examples[*member], group));
             }
@@ -411,7 +435,7 @@ impl CudaEngine {
             "one pass holds at most 65,535 tokens"
         );
         let (mut places, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        let mut base = joint.len();
+        let mut base = tokens.joint;
         for (member, row) in members.iter().zip(&rows) {
             let share = work.mean.share(work.examples[*member].labelled());
             let weight = (share / weight.unwrap_or(1.0)) as f32;

@@ -11,6 +11,8 @@ use kernels::{Element, Grid, Kernel};
 use super::blas::{Product, WORKSPACE};
 use super::device::Device;
 use super::memory::{ALIGNMENT, Arena, Region, Rows};
+use super::nccl::Swap;
+use super::peers::Peers;
 use super::reduce::Reducer;
 use crate::error::{Error, Result};
 
@@ -23,6 +25,8 @@ pub(super) struct Exec<'d> {
     pub(super) card: Card,
     /// In a step's last backward where ranks sum their gradients: hears of every layer that it has passed.
     pub(super) reducer: Option<&'d Reducer>,
+    /// Those with whom a prefix is divided.
+    pub(super) peers: Option<&'d Peers>,
     workspace: Region,
     fault: Option<Error>,
 }
@@ -52,6 +56,7 @@ impl<'d> Exec<'d> {
             arena,
             card,
             reducer: None,
+            peers: None,
             workspace,
             fault: None,
         }
@@ -69,6 +74,17 @@ impl<'d> Exec<'d> {
         if let Some(reducer) = self.reducer {
             self.go(|d| reducer.passed(d, layer));
         }
+    }
+
+    /// Exchanges with the other ranks.
+    pub(super) fn swap(&mut self, swaps: &[Swap]) {
+        let Some(peers) = self.peers else {
+            return;
+        };
+        self.go(|d| {
+            d.profile
+                .timed(d, || "exchange".to_owned(), || peers.swap(d, swaps))
+        });
     }
 
     /// The first fault since the last check.
@@ -336,6 +352,21 @@ impl<'d> Exec<'d> {
             Grid::cover(width / 8, THREADS, rows.rows),
             &p,
         );
+    }
+
+    /// Adds f32 values to f32 values, as rows of `width`.
+    pub(super) fn add_floats(&mut self, to: Region, values: Region, width: usize) {
+        let rows = to.bytes / 4 / width;
+        let p = params::AddRows {
+            rows: to.at,
+            values: values.at,
+            width: width as u32,
+            stride: width as u32,
+            offset: 0,
+            values_stride: width as u32,
+        };
+        let grid = Grid::cover(width / 8, THREADS, rows);
+        self.go(|d| d.launch(Kernel::AddRows, Element::F32, grid, &p));
     }
 
     pub(super) fn cross_entropy(

@@ -11,6 +11,8 @@ use super::memory::{Region, Rows};
 use super::pass::{Context, Pass, Span};
 use crate::nn::adapter::Site;
 
+mod divided;
+
 /// What never changes while a pass runs.
 pub(super) struct Run<'a> {
     pub(super) base: &'a Base,
@@ -53,6 +55,8 @@ pub(super) struct Backward {
     partial: Region,
     /// Gradient of the joint prefix's keys and values.
     joint: Region,
+    /// What each other rank sends to those of this rank's part of the prefix.
+    received: Region,
 }
 
 impl Run<'_> {
@@ -118,13 +122,34 @@ impl Run<'_> {
             d_normed: exec.rows(tokens, normed),
             delta: exec.floats(tokens * config.heads),
             partial: {
-                let behind = self.pass.joint + self.pass.outside;
-                let own = self.pass.own.map_or(0, |s| s.tokens);
-                let bytes = attention::partial_bytes(config, own, behind, exec);
+                let bytes = self.partial_bytes(exec);
                 exec.arena.take(bytes)
             },
-            joint: exec.floats(self.pass.joint * 2 * config.kv_width()),
+            joint: {
+                let joint = if self.pass.joint > 0 {
+                    self.pass.joint + self.pass.outside
+                } else {
+                    0
+                };
+                exec.floats(joint * 2 * config.kv_width())
+            },
+            received: {
+                let division = self.pass.division.as_ref();
+                let ranks = division.map_or(0, |d| d.others().count());
+                exec.floats(ranks * self.pass.joint * 2 * config.kv_width())
+            },
         }
+    }
+
+    /// Bytes of scratch of the attention backward that needs most.
+    fn partial_bytes(&self, exec: &Exec<'_>) -> usize {
+        let (config, pass) = (&self.base.config, self.pass);
+        let rows = pass.own.map_or(0, |s| s.tokens);
+        let rows = attention::partial_bytes(config, rows, pass.joint + pass.outside, exec);
+        let part = pass.division.as_ref().map_or(0, |division| {
+            attention::partial_bytes(config, pass.joint, division.own().start, exec)
+        });
+        rows.max(part)
     }
 
     /// Norm and the site that reads it: `y = norm(x) W^T` with the adapter. `kept` is what the backward needs.
@@ -198,9 +223,9 @@ impl Run<'_> {
         }
     }
 
-    /// What own rows look at: the prefix in this pass, or the one before it.
+    /// What own rows look at: the prefix in this pass, or the one before it, or the one that was gathered.
     fn context(&self, kept: &Kept, outside: Option<Context>) -> Option<Context> {
-        if self.pass.joint == 0 {
+        if self.pass.joint == 0 || self.pass.division.is_some() {
             return outside;
         }
         Some(context_of(
@@ -209,7 +234,7 @@ impl Run<'_> {
         ))
     }
 
-    /// All of a layer but its last product.
+    /// All of a layer but its last product. Where it runs `again`, the prefix's keys and values are still there.
     fn keep(
         &self,
         exec: &mut Exec<'_>,
@@ -218,10 +243,14 @@ impl Run<'_> {
         kept: &Kept,
         outside: Option<Context>,
         active: Rows,
+        again: bool,
     ) -> Ready<'_> {
         self.project(exec, layer, x, kept);
+        if !again {
+            self.gather(exec, kept, outside);
+        }
         if let Some(span) = self.pass.prefix {
-            self.call(span, kept, None).forward(exec);
+            self.call(span, kept, self.earlier(outside)).forward(exec);
         }
         if let Some(span) = self.pass.own {
             self.call(span, kept, self.context(kept, outside))
@@ -276,7 +305,7 @@ impl Run<'_> {
         outside: Option<Context>,
         active: Rows,
     ) {
-        let down = self.keep(exec, layer, x, kept, outside, active);
+        let down = self.keep(exec, layer, x, kept, outside, active, false);
         down.forward(exec, active, y, Some(kept.middle));
     }
 
@@ -290,7 +319,7 @@ impl Run<'_> {
         outside: Option<Context>,
         active: Rows,
     ) {
-        self.keep(exec, layer, x, kept, outside, active);
+        self.keep(exec, layer, x, kept, outside, active, true);
     }
 
     /// The projections alone: all that the top layer of a prefix needs.
@@ -309,7 +338,7 @@ impl Run<'_> {
         kept: &Kept,
         dy: Rows,
         s: &Backward,
-        outside: Option<(Context, ContextGradient)>,
+        outside: Option<(Context, Option<ContextGradient>)>,
         received: Option<ContextGradient>,
     ) {
         self.mlp_back(exec, layer, kept, dy, s);
@@ -382,15 +411,46 @@ impl Run<'_> {
         exec: &mut Exec<'_>,
         kept: &Kept,
         s: &Backward,
-        outside: Option<(Context, ContextGradient)>,
+        outside: Option<(Context, Option<ContextGradient>)>,
         received: Option<ContextGradient>,
     ) {
+        let gathers = self.pass.own.is_some() || self.pass.division.is_some();
+        let joint = (self.pass.joint > 0 && gathers).then(|| ContextGradient::over(s.joint));
+        if joint.is_some() {
+            exec.zero(s.joint);
+        }
+        let earlier = outside.map(|o| o.0);
+        if let Some(span) = self.pass.own {
+            let into = joint.or(outside.and_then(|o| o.1));
+            let context = self.context(kept, earlier);
+            self.call(span, kept, context)
+                .backward(exec, &self.gradients(s, span, into, None));
+        }
+        match self.pass.prefix {
+            Some(span) if self.pass.division.is_some() => {
+                self.divided_back(exec, span, kept, s, earlier);
+            }
+            Some(span) => {
+                let received = joint.or(received);
+                self.call(span, kept, None)
+                    .backward(exec, &self.gradients(s, span, None, received));
+            }
+            None => {}
+        }
+    }
+
+    /// Where the attention backward of a span reads and writes.
+    fn gradients(
+        &self,
+        s: &Backward,
+        span: Span,
+        context: Option<ContextGradient>,
+        received: Option<ContextGradient>,
+    ) -> Gradients {
         let config = &self.base.config;
-        let gradients = |span: Span, context, received| Gradients {
-            d_out: s
-                .d_attended
-                .slice(span.from, span.tokens)
-                .columns(0, config.query_width()),
+        let d_attended = s.d_attended.slice(span.from, span.tokens);
+        Gradients {
+            d_out: d_attended.columns(0, config.query_width()),
             d_qkv: s.d_qkv.slice(span.from, span.tokens),
             delta: s
                 .delta
@@ -398,21 +458,6 @@ impl Run<'_> {
             partial: s.partial,
             context,
             received,
-        };
-        let joint = (self.pass.joint > 0 && self.pass.own.is_some())
-            .then(|| ContextGradient::over(s.joint));
-        if joint.is_some() {
-            exec.zero(s.joint);
-        }
-        if let Some(span) = self.pass.own {
-            let into = joint.or(outside.map(|o| o.1));
-            let context = self.context(kept, outside.map(|o| o.0));
-            self.call(span, kept, context)
-                .backward(exec, &gradients(span, into, None));
-        }
-        if let Some(span) = self.pass.prefix {
-            self.call(span, kept, None)
-                .backward(exec, &gradients(span, None, joint.or(received)));
         }
     }
 

@@ -22,6 +22,7 @@ mod linear;
 mod memory;
 mod nccl;
 mod pass;
+mod peers;
 mod portion;
 mod profile;
 mod reduce;

@@ -1,4 +1,4 @@
-//! NCCL, loaded when ranks on cards meet: the few functions that sum gradients, one communicator a process.
+//! NCCL, loaded when ranks on cards meet: the few functions that sum and exchange, with a communicator for each.
 //!
 //! Promises: nothing of NCCL is needed to start the program; algorithm, protocol and channels are fixed before
 //! the library looks, so two runs add in the same order; a rank whose partner is gone is let go instead of
@@ -34,6 +34,7 @@ const FIXED: [(&str, &str); 5] = [
 
 /// Between two looks at the other ranks.
 const PAUSE: Duration = Duration::from_micros(30);
+const BYTE: c_int = 1;
 const FLOAT: c_int = 7;
 const SUM: c_int = 0;
 
@@ -54,12 +55,20 @@ type AllReduce = unsafe extern "C" fn(
     *mut c_void,
 ) -> c_int;
 
+type SendTo = unsafe extern "C" fn(*const c_void, usize, c_int, c_int, Comm, *mut c_void) -> c_int;
+type ReceiveFrom =
+    unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, Comm, *mut c_void) -> c_int;
+
 /// The functions, by NCCL's names.
 struct Library {
     get_version: unsafe extern "C" fn(*mut c_int) -> c_int,
     get_unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
     init_rank: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int) -> c_int,
     all_reduce: AllReduce,
+    send: SendTo,
+    receive: ReceiveFrom,
+    group_start: unsafe extern "C" fn() -> c_int,
+    group_end: unsafe extern "C" fn() -> c_int,
     async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
     abort: unsafe extern "C" fn(Comm) -> c_int,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
@@ -128,6 +137,10 @@ impl Library {
                 get_unique_id: find(library, c"ncclGetUniqueId")?,
                 init_rank: find(library, c"ncclCommInitRank")?,
                 all_reduce: find(library, c"ncclAllReduce")?,
+                send: find(library, c"ncclSend")?,
+                receive: find(library, c"ncclRecv")?,
+                group_start: find(library, c"ncclGroupStart")?,
+                group_end: find(library, c"ncclGroupEnd")?,
                 async_error: find(library, c"ncclCommGetAsyncError")?,
                 abort: find(library, c"ncclCommAbort")?,
                 error_string: find(library, c"ncclGetErrorString")?,
@@ -165,6 +178,14 @@ fn fix() {
             unsafe { std::env::set_var(name, value) };
         }
     }
+}
+
+/// What goes to another rank, and where what comes from it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Swap {
+    pub(super) rank: usize,
+    pub(super) send: Region,
+    pub(super) receive: Region,
 }
 
 /// This process among those that sum.
@@ -263,8 +284,40 @@ impl Ring {
         self.library.check(asked, "summing gradients")
     }
 
-    /// Waits for the work of `stream`; if another rank ends meanwhile, lets the card go and says so.
-    pub(super) fn wait(&mut self, stream: sys::CUstream, ranks: &dyn Collective) -> Result<()> {
+    /// Sends to other ranks and receives from them, all at once, in the order of `stream`. Both sides of a swap name
+    /// the same sizes; those between two ranks meet in their order.
+    pub(super) fn swap(&self, swaps: &[Swap], stream: sys::CUstream) -> Result<()> {
+        // SAFETY: a group is opened and closed by one thread; it holds nothing.
+        let mut asked = unsafe { (self.library.group_start)() };
+        for swap in swaps {
+            if asked == 0 {
+                asked = self.queue(swap, stream);
+            }
+        }
+        // SAFETY: as above.
+        let closed = unsafe { (self.library.group_end)() };
+        self.library.check(asked, "asking for an exchange")?;
+        self.library.check(closed, "exchanging keys and values")
+    }
+
+    fn queue(&self, swap: &Swap, stream: sys::CUstream) -> c_int {
+        let (rank, stream) = (swap.rank as c_int, stream.cast());
+        let (send, receive) = (swap.send, swap.receive);
+        // SAFETY: the regions are this device's and outlive the stream's work; a driver's stream is a runtime's.
+        unsafe {
+            let from = send.at as *const c_void;
+            let asked = (self.library.send)(from, send.bytes, BYTE, rank, self.comm, stream);
+            if asked != 0 {
+                return asked;
+            }
+            let to = receive.at as *mut c_void;
+            (self.library.receive)(to, receive.bytes, BYTE, rank, self.comm, stream)
+        }
+    }
+
+    /// Waits for the work of `stream`; fails if another rank ends meanwhile. The card may then still wait for that
+    /// rank, until [`Ring::give_up`].
+    pub(super) fn wait(&self, stream: sys::CUstream, ranks: &dyn Collective) -> Result<()> {
         let begun = Instant::now();
         loop {
             // SAFETY: the stream is the device's.
@@ -275,13 +328,9 @@ impl Ring {
             let mut error = 0;
             // SAFETY: the communicator lives, the out-pointer is valid.
             let asked = unsafe { (self.library.async_error)(self.comm, &raw mut error) };
-            let well = still(begun, ranks)
-                .and_then(|()| self.library.check(asked, "looking after a sum"))
-                .and_then(|()| self.library.check(error, "summing gradients"));
-            if let Err(error) = well {
-                self.give_up();
-                return Err(error);
-            }
+            still(begun, ranks)?;
+            self.library.check(asked, "looking after a sum")?;
+            self.library.check(error, "summing gradients")?;
             std::thread::sleep(PAUSE);
         }
     }

@@ -1,21 +1,24 @@
 //! The tokens of one pass on the card: which rows they form, where they stand, and what prefix is before them.
 //!
 //! A prefix may run in the same pass, as the first tokens: then its keys and values are rows of the same
-//! matrix. Or it ran before, and its keys and values are kept per layer.
+//! matrix. Or it ran before, and its keys and values are kept per layer. Or ranks divide it: a part of it runs in
+//! this pass, and each layer's keys and values of all parts are gathered before its attention.
 
 use super::exec::Exec;
 use super::linear::Masks;
 use super::memory::{Region, Rows};
+use crate::train::Division;
 
 /// What the host knows of a pass.
 pub(super) struct Tokens {
     /// The prefix's ids first if it runs in this pass, then row after row.
     pub(super) ids: Vec<u32>,
     pub(super) positions: Vec<u32>,
-    /// Tokens at the start that are the prefix.
+    /// Tokens at the start that are the prefix, or this rank's part of it.
     pub(super) joint: usize,
-    /// Length of a prefix that ran before.
+    /// Tokens of the prefix that do not run in this pass.
     pub(super) outside: usize,
+    pub(super) division: Option<Division>,
     pub(super) lens: Vec<usize>,
     pub(super) keys: Option<Vec<u64>>,
 }
@@ -36,9 +39,21 @@ impl Tokens {
             positions,
             joint,
             outside,
+            division: None,
             lens: rows.iter().map(|r| r.len()).collect(),
             keys: None,
         }
+    }
+
+    /// Rows behind a prefix of which this rank runs its part.
+    pub(super) fn divided(prefix: &[u32], division: &Division, rows: &[&[u32]]) -> Self {
+        let own = division.own();
+        let mut tokens = Self::new(&prefix[own.clone()], prefix.len() - own.len(), rows);
+        for (position, at) in tokens.positions.iter_mut().zip(own) {
+            *position = at as u32;
+        }
+        tokens.division = Some(division.clone());
+        tokens
     }
 
     pub(super) fn len(&self) -> usize {
@@ -62,6 +77,7 @@ pub(super) struct Pass {
     pub(super) tokens: usize,
     pub(super) joint: usize,
     pub(super) outside: usize,
+    pub(super) division: Option<Division>,
     pub(super) ids: Region,
     pub(super) positions: Region,
     pub(super) prefix: Option<Span>,
@@ -82,6 +98,7 @@ impl Pass {
             tokens: tokens.len(),
             joint,
             outside: tokens.outside,
+            division: tokens.division.clone(),
             ids: exec.upload(&tokens.ids),
             positions: exec.upload(&tokens.positions),
             prefix,
@@ -113,4 +130,20 @@ fn span(exec: &mut Exec<'_>, from: usize, lens: &[usize]) -> Span {
 pub(super) struct Context {
     pub(super) keys: Rows,
     pub(super) values: Rows,
+}
+
+impl Context {
+    /// Both as one, where each token's values follow its keys and nothing else lies between.
+    pub(super) fn side_by_side(self) -> Rows {
+        let width = self.keys.cols + self.values.cols;
+        let follow = self.keys.at + (self.keys.cols * self.keys.element.size()) as u64;
+        assert!(
+            self.values.at == follow && self.keys.stride == width,
+            "keys and values are not side by side"
+        );
+        Rows {
+            cols: width,
+            ..self.keys
+        }
+    }
 }

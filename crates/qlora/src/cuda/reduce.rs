@@ -14,6 +14,7 @@ use cudarc::driver::sys;
 use super::device::{Device, Event, check};
 use super::memory::Region;
 use super::nccl::Ring;
+use super::peers::Peers;
 use crate::error::Result;
 use crate::nn::adapter::{Adapter, Slot};
 use crate::ranks::Collective;
@@ -32,6 +33,8 @@ struct Bucket {
 
 pub(super) struct Reducer {
     ring: Ring,
+    /// Those with whom prefixes may be divided.
+    pub(super) peers: Option<Peers>,
     stream: sys::CUstream,
     buckets: Vec<Bucket>,
     /// Per bucket: its gradient is complete.
@@ -60,6 +63,7 @@ impl Reducer {
         let complete = buckets.iter().map(|_| device.event());
         Ok(Self {
             ring,
+            peers: Peers::join(device, grads, ranks)?,
             stream: urgent_stream()?,
             complete: complete.collect::<Result<_>>()?,
             summed: device.event()?,
@@ -70,7 +74,12 @@ impl Reducer {
     }
 
     pub(super) fn numerics(&self) -> String {
-        format!("{}, buckets of {BUCKET}", self.ring.numerics())
+        let whole = if self.peers.is_some() {
+            ""
+        } else {
+            ", prefixes whole"
+        };
+        format!("{}, buckets of {BUCKET}{whole}", self.ring.numerics())
     }
 
     /// Before the first backward of a step.
@@ -120,11 +129,19 @@ impl Reducer {
 
     /// Waits for the step's work; fails where another rank ends meanwhile.
     pub(super) fn wait(&mut self, device: &Device, ranks: &dyn Collective) -> Result<()> {
-        self.ring.wait(device.stream, ranks)
+        let waited = self.ring.wait(device.stream, ranks);
+        if waited.is_err() {
+            self.give_up();
+        }
+        waited
     }
 
-    /// Ends sums that are under way: the step has failed here, so the others will not come either.
+    /// Ends sums and exchanges that are under way: the step has failed here, so the others will not come either.
     pub(super) fn give_up(&mut self) {
+        // The sums come after the exchanges on the card.
+        if let Some(peers) = &mut self.peers {
+            peers.give_up();
+        }
         self.ring.give_up();
     }
 }

@@ -7,6 +7,7 @@
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::division::Division;
 use crate::error::{Error, Result};
 use crate::nn::head::Predicts;
 
@@ -111,6 +112,8 @@ pub(crate) struct Group {
     pub(crate) prefix_mask: usize,
     /// Places in the example list, in batch order.
     pub(crate) members: Vec<usize>,
+    /// How the ranks may divide the prefix.
+    pub(crate) division: Option<Division>,
 }
 
 /// The order of `count` examples in one epoch (Fisher-Yates).
@@ -143,6 +146,7 @@ pub(crate) fn group(examples: &[Example], batch: &[usize], shared: bool) -> Vec<
             prefix,
             prefix_mask: prefix,
             members: place(rows),
+            division: None,
         })
         .collect()
 }
@@ -152,6 +156,7 @@ fn alone(members: Vec<usize>) -> Group {
         prefix: 0,
         prefix_mask: 0,
         members,
+        division: None,
     }
 }
 
@@ -227,7 +232,8 @@ mod tests {
             [Group {
                 prefix: 11,
                 prefix_mask: 11,
-                members: vec![0, 1]
+                members: vec![0, 1],
+                division: None,
             }]
         );
         let first = rows[1].predicts(11, 0, 0.5).next().unwrap();

@@ -1,12 +1,14 @@
 //! Which rows of a step each rank takes.
 //!
 //! A function of the batch and the number of ranks alone. The busiest rank gets as few tokens as can be found
-//! quickly; a rank's first row behind a prefix brings the prefix along, for every rank computes it by itself.
+//! quickly; a rank's first row behind a prefix brings the prefix along, as if every rank computed it by itself
+//! (division.rs says who runs which part where they need not).
 //! Members keep the order of the batch, so one rank's work is that of a run without ranks.
 
 use std::cmp::Reverse;
 
 use super::batch::{Example, Group};
+use super::division::divide;
 
 /// The part of `rank` out of `world`; groups of which it has no row are left out.
 pub(super) fn part(
@@ -19,16 +21,21 @@ pub(super) fn part(
         return groups.to_vec();
     }
     let owners = deal(examples, groups, world);
-    let parts = groups.iter().zip(owners).map(|(group, owners)| Group {
-        members: group
-            .members
-            .iter()
-            .zip(owners)
-            .filter(|(_, owner)| *owner == rank)
-            .map(|(member, _)| *member)
-            .collect(),
-        ..group.clone()
-    });
+    let divided = divide(examples, groups, &owners, world);
+    let parts = groups
+        .iter()
+        .zip(owners)
+        .zip(divided)
+        .map(|((group, owners), bounds)| {
+            let dealt = group.members.iter().zip(owners);
+            let own = dealt.filter(|(_, owner)| *owner == rank);
+            let members = own.map(|(member, _)| *member).collect();
+            Group {
+                members,
+                ..group.clone()
+            }
+            .divided(bounds, rank)
+        });
     parts.filter(|group| !group.members.is_empty()).collect()
 }
 
@@ -204,6 +211,7 @@ mod tests {
             prefix,
             prefix_mask: prefix,
             members: members.collect(),
+            division: None,
         }
     }
 

@@ -117,6 +117,7 @@ mod tests {
             prefix: 0,
             prefix_mask: 0,
             members: (0..5).collect(),
+            division: None,
         };
         let plan = budget.plan(&examples, &group);
         assert_eq!(
@@ -135,6 +136,7 @@ mod tests {
             prefix: 20,
             prefix_mask: 20,
             members: vec![0, 1],
+            division: None,
         };
         assert_eq!(
             budget.plan(&examples, &shared).micro,

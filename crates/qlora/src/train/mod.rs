@@ -9,6 +9,7 @@ mod batch;
 mod checkpoint;
 mod config;
 mod deal;
+mod division;
 mod engine;
 mod event;
 mod forecast;
@@ -32,6 +33,7 @@ pub use trainer::{train, train_on_gpu};
 
 pub(crate) use adamw::{AdamW, Update};
 pub(crate) use batch::Group;
+pub(crate) use division::Division;
 pub(crate) use engine::{Engine, Work};
 pub(crate) use step::BatchLoss;
 #[cfg(test)]

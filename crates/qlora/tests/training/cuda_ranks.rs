@@ -40,9 +40,11 @@ struct Case {
     micro: Option<usize>,
     dropout: f32,
     keep: Keep,
+    /// Ranks divide the prefix.
+    divide: bool,
 }
 
-const CASES: [Case; 8] = {
+const CASES: [Case; 10] = {
     const fn f32(shared: bool, micro: Option<usize>, dropout: f32, keep: Keep) -> Case {
         Case {
             element: Element::F32,
@@ -50,18 +52,28 @@ const CASES: [Case; 8] = {
             micro,
             dropout,
             keep,
+            divide: false,
+        }
+    }
+    const fn divided(case: Case) -> Case {
+        Case {
+            divide: true,
+            ..case
         }
     }
     [
-        f32(true, None, 0.0, Keep::Everything),
-        f32(true, None, 0.25, Keep::Inputs),
-        f32(true, Some(2), 0.25, Keep::Everything),
+        divided(f32(true, None, 0.0, Keep::Everything)),
+        divided(f32(true, None, 0.25, Keep::Inputs)),
+        divided(f32(true, None, 0.25, Keep::Offloaded)),
+        f32(true, None, 0.25, Keep::Everything),
+        // Not in one pass: all ranks come to run the whole prefix.
+        divided(f32(true, Some(2), 0.25, Keep::Everything)),
         f32(true, Some(1), 0.0, Keep::Inputs),
         f32(false, None, 0.25, Keep::Everything),
         f32(false, Some(2), 0.0, Keep::Offloaded),
         Case {
             element: Element::Bf16,
-            ..f32(true, None, 0.05, Keep::Everything)
+            ..divided(f32(true, None, 0.05, Keep::Everything))
         },
         Case {
             element: Element::Bf16,
@@ -70,7 +82,10 @@ const CASES: [Case; 8] = {
     ]
 };
 
-const BF16: std::ops::Range<usize> = 6..8;
+/// Cases with the same rows, masks and sums.
+const DIVIDED: [usize; 2] = [1, 2];
+const WHOLE: usize = 3;
+const BF16: std::ops::Range<usize> = 8..10;
 
 /// One step whose update is the gradient, times a thousand.
 fn bare() -> TrainConfig {
@@ -137,6 +152,7 @@ fn train_here(
     let mut adapter = start.clone();
     let options = Options {
         keep: Some(case.keep),
+        divide: Some(case.divide),
         ..Options::default()
     };
     let mut engine = CudaEngine::new(base, &adapter, options).unwrap();
@@ -244,6 +260,7 @@ fn two_ranks_have_the_gradient_of_one_up_to_the_order_of_sums() {
     if without_two() {
         return;
     }
+    let mut ends = Vec::new();
     for case in 0..BF16.start {
         let (start, one, report) = train_here(case, None, None, false);
         let report = report.unwrap();
@@ -265,7 +282,14 @@ fn two_ranks_have_the_gradient_of_one_up_to_the_order_of_sums() {
         assert!(off.abs() < 1e-6, "case {case}: loss off by {off}");
         let same = |a: &TrainReport| (a.steps[0].labels, a.steps[0].tokens);
         assert_eq!(same(&report), same(&other));
+        ends.push(bits(&two));
     }
+    let [divided, again] = DIVIDED.map(|case| &ends[case]);
+    assert!(divided == again, "kept or moved to the host: other bytes");
+    assert!(
+        *divided != ends[WHOLE],
+        "a divided prefix is summed in another order, so it was divided"
+    );
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn with_work<T>(go: impl FnOnce(Work<'_>) -> T) -> T {
         prefix: 0,
         prefix_mask: 0,
         members: (0..ROWS).collect(),
+        division: None,
     }];
     go(Work {
         examples: &rows,

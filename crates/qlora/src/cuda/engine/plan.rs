@@ -9,6 +9,7 @@ use super::CudaEngine;
 use crate::cuda::decoder::{Keep, Mover};
 use crate::cuda::device::{Pinned, full};
 use crate::cuda::exec::{self, Exec};
+use crate::cuda::peers;
 use crate::error::{Error, Result};
 use crate::train::{BatchLoss, Example, Group, StepPlan, Work};
 
@@ -18,6 +19,8 @@ pub(super) struct GroupPlan {
     /// Members by micro-batch; the prefix runs in the pass if there is only one.
     pub(super) micro: Vec<Vec<usize>>,
     pub(super) keep: Keep,
+    /// Ranks divide the prefix.
+    pub(super) divided: bool,
 }
 
 impl CudaEngine {
@@ -35,6 +38,47 @@ impl CudaEngine {
                 reserved => return reserved.map(|()| plans),
             }
         }
+    }
+
+    /// The same for a step of all ranks: a prefix is divided if all have the memory for it.
+    pub(super) fn settle_together(&mut self, work: Work<'_>) -> Result<Vec<GroupPlan>> {
+        let plans = self.settle(work, true)?;
+        let mut divisible = work
+            .groups
+            .iter()
+            .zip(&plans)
+            .filter(|(g, _)| self.may_divide(g));
+        let (Some(ranks), Some(first)) = (work.ranks, divisible.next()) else {
+            return Ok(plans);
+        };
+        let all = first.1.divided && divisible.all(|(_, plan)| plan.divided);
+        if ranks
+            .gather(&[u8::from(all)])?
+            .iter()
+            .all(|said| *said == [1])
+        {
+            return Ok(plans);
+        }
+        let whole = |group: &Group| Group {
+            division: None,
+            ..group.clone()
+        };
+        let groups: Vec<Group> = work.groups.iter().map(whole).collect();
+        let work = Work {
+            groups: &groups,
+            ..work
+        };
+        self.settle(work, true)
+    }
+
+    /// Whether ranks divide the group's prefix if all have the memory: the answer is the same on all of them.
+    fn may_divide(&self, group: &Group) -> bool {
+        let meets = self.reducer.as_ref().is_some_and(|r| r.peers.is_some());
+        let Some(division) = group.division.as_ref().filter(|_| meets) else {
+            return false;
+        };
+        let worth = || peers::worth(&self.base().config, division);
+        self.options.divide.unwrap_or_else(worth)
     }
 
     /// What [`CudaEngine::judge`] would take at a time.
@@ -91,6 +135,7 @@ impl CudaEngine {
         loop {
             let micro: Vec<Vec<usize>> =
                 group.members.chunks(size).map(<[usize]>::to_vec).collect();
+            let divided = learn && size == members && self.may_divide(group);
             for keep in keeps {
                 if learn && self.options.keep.is_some_and(|k| k != *keep) {
                     continue;
@@ -98,6 +143,7 @@ impl CudaEngine {
                 let plan = GroupPlan {
                     micro: micro.clone(),
                     keep: *keep,
+                    divided,
                 };
                 let bytes = self.count(work, group, &plan, learn)?;
                 if bytes <= self.limit() {
@@ -150,10 +196,11 @@ impl CudaEngine {
         let offloaded = work.groups.iter().zip(plans);
         let offloaded = offloaded.filter(|(_, p)| p.keep == Keep::Offloaded);
         let tokens = offloaded.flat_map(|(group, plan)| {
-            let joint = if plan.micro.len() == 1 {
-                group.prefix
-            } else {
-                0
+            let division = group.division.as_ref().filter(|_| plan.divided);
+            let joint = match division {
+                Some(division) => division.own().len(),
+                None if plan.micro.len() == 1 => group.prefix,
+                None => 0,
             };
             plan.micro.iter().map(move |m| {
                 joint
@@ -204,6 +251,7 @@ pub(super) fn parts(work: Work<'_>) -> impl Iterator<Item = [Group; 1]> {
             .map(|members| {
                 [Group {
                     members,
+                    division: None,
                     ..group.clone()
                 }]
             })

@@ -51,6 +51,7 @@ fn gradient(
         prefix,
         prefix_mask: PREFIX,
         members: (0..16).collect(),
+        division: None,
     }];
     let masks = Masks {
         rate,
