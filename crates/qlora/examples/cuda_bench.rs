@@ -30,6 +30,8 @@ struct Case {
     dropout: f32,
     shared: bool,
     micro: Option<usize>,
+    /// Ranks divide the prefix; None: where it saves time.
+    divide: Option<bool>,
 }
 
 struct Outcome {
@@ -54,6 +56,7 @@ fn run(base: Base, case: &Case, ranks: Option<&dyn Collective>) -> (Base, Outcom
     let mut adapter = Adapter::new(base.config(), &config).expect("the adapter fits");
     let options = Options {
         keep: case.keep,
+        divide: case.divide,
         ..Options::default()
     };
     let mut engine = CudaEngine::new(base, &adapter, options).expect("an engine");
@@ -134,6 +137,7 @@ fn cases(names: &[String]) -> Vec<Case> {
         dropout,
         shared: false,
         micro: None,
+        divide: None,
     };
     let job = |name, dropout, keep| Case {
         name,
@@ -144,6 +148,7 @@ fn cases(names: &[String]) -> Vec<Case> {
         dropout,
         shared: true,
         micro: None,
+        divide: None,
     };
     let all = vec![
         job("job p=.05", 0.05, None),
@@ -153,6 +158,7 @@ fn cases(names: &[String]) -> Vec<Case> {
         Case {
             name: "job p=.05 micro 4",
             micro: Some(4),
+            divide: None,
             ..job("", 0.05, None)
         },
         dense("4x2048 kept p=.05", 4, 2048, Keep::Everything, 0.05),

@@ -13,7 +13,7 @@ use super::{Case, dense, job, mistral, run, same};
 const OTHER: &str = "other-rank";
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
-fn cases() -> [Case; 3] {
+fn cases() -> [Case; 4] {
     let job = || Case {
         name: "job p=.05",
         examples: job(),
@@ -23,6 +23,7 @@ fn cases() -> [Case; 3] {
         dropout: 0.05,
         shared: true,
         micro: None,
+        divide: None,
     };
     let dense = Case {
         name: "4x2048 kept p=.05",
@@ -33,8 +34,14 @@ fn cases() -> [Case; 3] {
         dropout: 0.05,
         shared: false,
         micro: None,
+        divide: None,
     };
-    [dense, job(), job()]
+    let whole = Case {
+        name: "job p=.05, prefix whole",
+        divide: Some(false),
+        ..job()
+    };
+    [dense, whole, job(), job()]
 }
 
 pub(super) fn is_other(names: &[String]) -> bool {
@@ -95,7 +102,7 @@ pub(super) fn run_both(mut base: Base) -> Base {
             alone / ms
         );
     }
-    let equal = same(&two[1].1, &two[2].1);
+    let equal = same(&two[2].1, &two[3].1);
     println!("  two runs of two ranks byte-equal: {equal}");
     process.wait().expect("the other rank ends");
     base

@@ -147,3 +147,20 @@ impl Context {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_prefix_keeps_its_positions_and_rows_stand_behind_all_of_it() {
+        let prefix: Vec<u32> = (100..110).collect();
+        let division = Division::new(vec![0, 4, 10], 1);
+        let tokens = Tokens::divided(&prefix, &division, &[&[1, 2], &[3]]);
+        assert_eq!(tokens.ids, [104, 105, 106, 107, 108, 109, 1, 2, 3]);
+        assert_eq!(tokens.positions, [4, 5, 6, 7, 8, 9, 10, 11, 10]);
+        assert_eq!((tokens.joint, tokens.outside), (6, 4));
+        let whole = Tokens::new(&prefix, 0, &[&[1, 2], &[3]]);
+        assert_eq!(whole.positions[10..], tokens.positions[6..]);
+    }
+}

@@ -82,3 +82,23 @@ impl Peers {
 fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::model::tests::tiny_config;
+
+    #[test]
+    fn a_division_is_worth_it_on_a_large_model_alone() {
+        let tiny = tiny_config();
+        let mut mistral = tiny.clone();
+        mistral.hidden = 4096;
+        mistral.intermediate = 14_336;
+        (mistral.heads, mistral.kv_heads, mistral.head_dim) = (32, 8, 128);
+        assert_eq!(weights(&mistral), 218_103_808);
+        let half = Division::new(vec![0, 300, 600], 0);
+        assert!(worth(&mistral, &half));
+        assert!(!worth(&tiny, &half));
+        assert!(!worth(&mistral, &Division::new(vec![0, 20, 40], 0)));
+    }
+}

@@ -245,9 +245,22 @@ mod tests {
         ];
         let examples: Vec<Example> = lens.map(|own| example(601 + own)).into();
         let batch = [group(600, 0..16)];
-        let parts = (0..2).map(|rank| part(&examples, &batch, rank, 2));
-        let sizes: Vec<usize> = parts.map(|part| tokens(&examples, &part)).collect();
+        let parts: Vec<_> = (0..2)
+            .map(|rank| part(&examples, &batch, rank, 2))
+            .collect();
+        let sizes: Vec<usize> = parts.iter().map(|part| tokens(&examples, part)).collect();
         assert!(sizes[0].abs_diff(sizes[1]) <= 40, "{sizes:?}");
+        // Divided, the prefix makes up for the rest.
+        let runs = parts.iter().zip(&sizes).map(|(part, size)| {
+            let division = part[0].division.as_ref().expect("all ranks have a row");
+            size - division.spared()
+        });
+        let runs: Vec<usize> = runs.collect();
+        assert!(runs[0].abs_diff(runs[1]) <= 1, "{runs:?}");
+        assert_eq!(
+            runs.iter().sum::<usize>(),
+            sizes.iter().sum::<usize>() - 600
+        );
     }
 
     proptest! {

@@ -21,6 +21,11 @@ pub(crate) struct Division {
 const LEAST: usize = 8;
 
 impl Division {
+    /// The division that `rank` is told.
+    pub(crate) fn new(bounds: Vec<usize>, rank: usize) -> Self {
+        Self { bounds, rank }
+    }
+
     /// The part that runs here.
     pub(crate) fn own(&self) -> Range<usize> {
         self.part(self.rank)
@@ -81,7 +86,7 @@ impl Group {
     /// This group as `rank` has it.
     pub(super) fn divided(self, bounds: Option<Vec<usize>>, rank: usize) -> Self {
         Self {
-            division: bounds.map(|bounds| Division { bounds, rank }),
+            division: bounds.map(|bounds| Division::new(bounds, rank)),
             ..self
         }
     }
@@ -117,10 +122,7 @@ mod tests {
         assert_eq!(level(600, &[780, 820]), [320, 280]);
         assert_eq!(level(600, &[0, 5000]), [592, 8]);
         assert_eq!(bounds(&[320, 280]), [0, 320, 600]);
-        let division = Division {
-            bounds: vec![0, 320, 500, 600],
-            rank: 1,
-        };
+        let division = Division::new(vec![0, 320, 500, 600], 1);
         assert_eq!(division.own(), 320..500);
         assert_eq!(
             division.others().collect::<Vec<_>>(),
