@@ -14,8 +14,8 @@ pub fn text(stages: &[String], forecast: &Forecast) -> String {
     let wide = forecast.cards.iter().map(|card| card.card.len());
     let wide = wide.max().unwrap_or(0).max("card".len());
     let head = format!(
-        "  {:wide$}  {:>6}  {:>6}  {:>7}  {:>7}  {:>6}  how",
-        "card", "GiB", "takes", "weights", "adapter", "step"
+        "  {:wide$}  {:>6}  {:>6}  {:>7}  {:>7}  {:>6}  {:>7}  how",
+        "card", "GiB", "takes", "weights", "adapter", "step", "decoded"
     );
     out.push_str(&paint.dim(&head));
     out.push('\n');
@@ -47,11 +47,12 @@ fn line(card: &OnCard, wide: usize) -> String {
     let name = format!("  {:wide$}  {:>6}", card.card, gib(card.memory));
     let rest = match (&card.takes, &card.refused) {
         (Some(takes), _) => format!(
-            "{:>6}  {:>7}  {:>7}  {:>6}  {}",
+            "{:>6}  {:>7}  {:>7}  {:>6}  {:>7}  {}",
             gib(takes.total()),
             gib(takes.weights),
             gib(takes.adapter),
             gib(takes.step.bytes),
+            gib(takes.step.decoded_bytes),
             takes.step
         ),
         (None, why) => {
@@ -101,6 +102,16 @@ mod tests {
                 keeping,
                 rows,
                 passes,
+                decoded_layers: if keeping == Keeping::Everything {
+                    32
+                } else {
+                    0
+                },
+                decoded_bytes: if keeping == Keeping::Everything {
+                    13 << 30
+                } else {
+                    0
+                },
             },
             context: 532 << 20,
         };
@@ -139,10 +150,10 @@ mod tests {
         assert_eq!(
             lines[3..],
             [
-                "  card     GiB   takes  weights  adapter    step  how",
+                "  card     GiB   takes  weights  adapter    step  decoded  how",
                 "  T4      15.0      no  has no bf16",
-                "  L4      22.0     8.1      4.0      0.6     3.0  layer inputs on the host (1024 MiB pinned), the rest computed again; 2 rows at a time, 8 passes",
-                "  H100    79.0    14.1      4.0      0.6     9.0  every activation kept; 16 rows at a time",
+                "  L4      22.0     8.1      4.0      0.6     3.0      0.0  layer inputs on the host (1024 MiB pinned), the rest computed again; 2 rows at a time, 8 passes",
+                "  H100    79.0    27.1      4.0      0.6     9.0     13.0  every activation kept; 16 rows at a time; 32 layers stay decoded (13312 MiB)",
             ]
         );
     }

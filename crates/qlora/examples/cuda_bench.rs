@@ -30,6 +30,8 @@ struct Case {
     dropout: f32,
     shared: bool,
     micro: Option<usize>,
+    /// Nothing stays decoded.
+    lean: bool,
     /// Ranks divide the prefix; None: where it saves time.
     divide: Option<bool>,
 }
@@ -40,6 +42,7 @@ struct Outcome {
     labels: f64,
     losses: Vec<f64>,
     bytes: (usize, usize),
+    decoded: usize,
     used: usize,
     values: Vec<f32>,
 }
@@ -57,6 +60,7 @@ fn run(base: Base, case: &Case, ranks: Option<&dyn Collective>) -> (Base, Outcom
     let options = Options {
         keep: case.keep,
         divide: case.divide,
+        decode_again: case.lean,
         ..Options::default()
     };
     let mut engine = CudaEngine::new(base, &adapter, options).expect("an engine");
@@ -106,6 +110,7 @@ fn run(base: Base, case: &Case, ranks: Option<&dyn Collective>) -> (Base, Outcom
         labels: mean(&labels[warm..]),
         losses,
         bytes,
+        decoded: engine.decoded_bytes(),
         used: total - free,
         values: adapter.values().to_vec(),
     };
@@ -137,6 +142,7 @@ fn cases(names: &[String]) -> Vec<Case> {
         dropout,
         shared: false,
         micro: None,
+        lean: keep == Keep::Offloaded,
         divide: None,
     };
     let job = |name, dropout, keep| Case {
@@ -148,22 +154,36 @@ fn cases(names: &[String]) -> Vec<Case> {
         dropout,
         shared: true,
         micro: None,
+        lean: keep == Some(Keep::Offloaded),
         divide: None,
+    };
+    let lean = |name, case| Case {
+        name,
+        lean: true,
+        ..case
     };
     let all = vec![
         job("job p=.05", 0.05, None),
         job("job p=0", 0.0, None),
         job("job p=.05 again", 0.05, None),
+        lean("job p=.05 lean", job("", 0.05, None)),
         job("job p=.05 offloaded", 0.05, Some(Keep::Offloaded)),
         Case {
             name: "job p=.05 micro 4",
             micro: Some(4),
-            divide: None,
             ..job("", 0.05, None)
         },
         dense("4x2048 kept p=.05", 4, 2048, Keep::Everything, 0.05),
+        lean(
+            "4x2048 kept lean p=.05",
+            dense("", 4, 2048, Keep::Everything, 0.05),
+        ),
         dense("4x2048 kept p=0", 4, 2048, Keep::Everything, 0.0),
         dense("4x512 kept p=.05", 4, 512, Keep::Everything, 0.05),
+        lean(
+            "4x512 kept lean p=.05",
+            dense("", 4, 512, Keep::Everything, 0.05),
+        ),
         dense("4x512 kept p=0", 4, 512, Keep::Everything, 0.0),
         dense("4x2048 offloaded p=.05", 4, 2048, Keep::Offloaded, 0.05),
         dense("4x2048 inputs p=.05", 4, 2048, Keep::Inputs, 0.05),
@@ -230,7 +250,7 @@ fn main() {
             );
         }
         let mfu = flops(&case, &o) / o.ms / 1e9 / ceiling * 100.0;
-        let in_use = (o.bytes.0 + o.bytes.1) as f64 / GIB;
+        let in_use = (o.bytes.0 + o.bytes.1 + o.decoded) as f64 / GIB;
         println!(
             "{:<26}{:>9.1}{:>9.1}{:>9.0}{:>8.2}{:>8.2}{:>8.2}{:>6.1}%  {:.4} {:.4}",
             case.name,
@@ -249,6 +269,10 @@ fn main() {
             (Some(values), "job p=.05 again") => {
                 println!("  two runs byte-equal: {}", same(values, &o.values));
             }
+            (Some(values), "job p=.05 lean") => println!(
+                "  layers decoded once and again byte-equal: {}",
+                same(values, &o.values)
+            ),
             (Some(values), "job p=.05 offloaded") => println!(
                 "  kept and recomputed byte-equal: {}",
                 same(values, &o.values)

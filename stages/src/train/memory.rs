@@ -62,7 +62,7 @@ pub struct Takes {
 impl Takes {
     /// Everything on the card.
     pub fn total(&self) -> u64 {
-        self.weights + self.adapter + self.step.bytes + self.context
+        self.weights + self.adapter + self.step.bytes + self.step.decoded_bytes + self.context
     }
 }
 

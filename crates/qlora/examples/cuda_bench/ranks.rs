@@ -23,6 +23,7 @@ fn cases() -> [Case; 4] {
         dropout: 0.05,
         shared: true,
         micro: None,
+        lean: false,
         divide: None,
     };
     let dense = Case {
@@ -34,6 +35,7 @@ fn cases() -> [Case; 4] {
         dropout: 0.05,
         shared: false,
         micro: None,
+        lean: false,
         divide: None,
     };
     let whole = Case {

@@ -26,12 +26,14 @@ use crate::nn::adapter::Adapter;
 use crate::ranks::Collective;
 use crate::train::{AdamW, BatchLoss, Group, Update, Work};
 
+mod decoded;
 #[cfg(test)]
 mod fallback_tests;
 mod plan;
 #[cfg(test)]
 mod tests;
 
+pub(super) use decoded::Decoded;
 use plan::{GroupPlan, parts};
 
 /// What the caller may settle; all else follows from shapes and the card.
@@ -43,6 +45,8 @@ pub struct Options {
     pub memory: Option<usize>,
     /// A step's block above so many bytes is refused, as by a card that others fill: for tests.
     pub refuse_above: Option<usize>,
+    /// Weights are decoded before each product even where there is memory to keep them decoded.
+    pub decode_again: bool,
     /// Ranks divide prefixes always, or never, instead of where that saves time.
     pub divide: Option<bool>,
 }
@@ -63,6 +67,7 @@ pub struct CudaEngine {
     parts: Region,
     norm: Region,
     block: Option<Region>,
+    decoded: Option<Decoded>,
     mover: Option<Mover>,
     /// A step's block stays below what the card once refused.
     below: usize,
@@ -107,6 +112,7 @@ impl CudaEngine {
             parts,
             norm,
             block: None,
+            decoded: None,
             mover: None,
             below: usize::MAX,
             refused: Vec::new(),
@@ -142,6 +148,7 @@ impl CudaEngine {
 
     fn release(&mut self) {
         self.mover = None;
+        self.forget_decoded();
         if let Some(base) = &self.held {
             if let Some(block) = self.block.take() {
                 base.device.free(block);
@@ -150,7 +157,7 @@ impl CudaEngine {
         }
     }
 
-    /// Bytes of the card in use: weights, adapter and its moments, and the block of a step.
+    /// Bytes of the card in use: weights, adapter and its moments; and the block of a step.
     pub fn bytes(&self) -> (usize, usize) {
         (
             self.base().bytes() + self.store.bytes(),
@@ -384,6 +391,7 @@ impl CudaEngine {
         Run {
             base: self.base(),
             sites: &self.sites,
+            decoded: self.decoded.as_ref(),
             values: self.values,
             grads: self.grads,
             scratch,
@@ -472,12 +480,29 @@ impl CudaEngine {
         max_new: usize,
         stop: &[u32],
     ) -> Result<Vec<Vec<u32>>> {
+        let answers = self.try_answer(prompts, max_new, stop);
+        let full = matches!(
+            answers,
+            Err(Error::OutOfMemory { .. } | Error::Device { .. })
+        );
+        if full && self.forget_decoded() {
+            return self.try_answer(prompts, max_new, stop);
+        }
+        answers
+    }
+
+    fn try_answer(
+        &mut self,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        stop: &[u32],
+    ) -> Result<Vec<Vec<u32>>> {
         let mut block = self.block;
         let tuned = Tuned {
             base: self.base(),
             sites: &self.sites,
             values: self.values,
-            limit: self.limit(),
+            limit: self.limit().saturating_sub(self.decoded_bytes()),
             how: How::default(),
         };
         let answers = Asked::new(&tuned, prompts, max_new, stop)

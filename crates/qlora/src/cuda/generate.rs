@@ -122,6 +122,7 @@ impl<'a> Tuned<'a> {
         Run {
             base: self.base,
             sites: self.sites,
+            decoded: None,
             values: self.values,
             grads: Region::default(),
             scratch: Scratch::take(exec, self.sites, pass.tokens, false),

@@ -5,6 +5,7 @@
 
 use super::attention::{self, Call, ContextGradient, Gradients};
 use super::base::{Base, Layer};
+use super::engine::Decoded;
 use super::exec::Exec;
 use super::linear::{Ready, Scratch, SitePlan, ready};
 use super::memory::{Region, Rows};
@@ -18,6 +19,7 @@ pub(super) struct Run<'a> {
     pub(super) base: &'a Base,
     /// Per layer, in the order of [`Site::ALL`].
     pub(super) sites: &'a [SitePlan],
+    pub(super) decoded: Option<&'a Decoded>,
     pub(super) values: Region,
     pub(super) grads: Region,
     pub(super) scratch: Scratch,
@@ -69,6 +71,7 @@ impl Run<'_> {
             exec,
             self.plan(layer, site),
             self.base.weight(layer, site),
+            self.decoded.and_then(|d| d.rows(layer, site)),
             self.values,
             self.scratch,
         )

@@ -1,8 +1,8 @@
 //! One site of one layer: frozen weights and adapter as one product, `y = [x | u] . [W | B]^T`, and its
 //! backward (the formulas stand in nn/linear.rs).
 //!
-//! Weights are decoded into one scratch buffer just before they are used; `B` is written into its last
-//! columns. Adapter columns are padded with zeros to whole tiles.
+//! Weights are decoded into one scratch buffer just before they are used, unless they stay decoded; `B` is written
+//! into the last columns. Adapter columns are padded with zeros to whole tiles.
 //!
 //! With dropout the adapter sees masked inputs. Whoever makes the inputs masks them as well, and whoever takes their
 //! gradient brings the adapter's part of it through the mask, so that no pass over them is made for dropout; only
@@ -153,24 +153,22 @@ pub(super) struct Ready<'a> {
     masked: Option<Region>,
 }
 
-/// Decodes a site. `values` are the adapter's.
+/// Decodes a site, if it is not `decoded` yet. `values` are the adapter's.
 pub(super) fn ready<'a>(
     exec: &mut Exec<'_>,
     plan: &'a SitePlan,
     weight: &Weight,
+    decoded: Option<Rows>,
     values: Region,
     scratch: Scratch,
 ) -> Ready<'a> {
     let element = exec.element;
-    let rows = match weight {
-        Weight::Dense(rows) => rows.columns(0, plan.width()),
-        Weight::Nf4(parts) => {
+    let rows = match (weight, decoded) {
+        (Weight::Dense(rows), _) => rows.columns(0, plan.width()),
+        (_, Some(rows)) => rows,
+        (weight, None) => {
             let rows = Rows::shaped(scratch.weight, plan.outputs, plan.width(), element);
-            let mut from = 0;
-            for part in parts {
-                part.decode(exec, rows.slice(from, part.outputs));
-                from += part.outputs;
-            }
+            weight.decode(exec, rows);
             rows
         }
     };

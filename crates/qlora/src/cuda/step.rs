@@ -288,7 +288,7 @@ impl<'a> Step<'a> {
             return self.sums_of(plan, splits, x.rows, plan.pairs.as_ref());
         }
         let scratch = self.scratch.expect("taken where a weight is decoded first");
-        let site = ready(exec, plan, weight, self.tuned.values, scratch);
+        let site = ready(exec, plan, weight, None, self.tuned.values, scratch);
         let sums = Rows::shaped(self.sums, x.rows, plan.outputs, Element::F32);
         let u = x.columns(plan.inputs, plan.pad);
         site.down(exec, x.columns(0, plan.inputs), u);

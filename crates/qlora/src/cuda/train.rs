@@ -66,6 +66,10 @@ impl Engine for CudaEngine {
         Ok(self.judging(work)? as u64)
     }
 
+    fn use_spare(&mut self, most: StepPlan) -> Result<StepPlan> {
+        self.decode_into_spare(self.with_spare(most))
+    }
+
     fn refused(&mut self) -> Vec<u64> {
         CudaEngine::refused(self)
     }

@@ -64,6 +64,10 @@ pub(crate) trait Engine {
     fn judging_bytes(&self, _work: Work<'_>) -> Result<u64> {
         Ok(0)
     }
+    /// No step of the run takes more than `most`: what else there is may serve its speed. Gives the plan with that.
+    fn use_spare(&mut self, most: StepPlan) -> Result<StepPlan> {
+        Ok(most)
+    }
     /// Bytes that a card refused since this was last asked; it runs by smaller plans since.
     fn refused(&mut self) -> Vec<u64> {
         Vec::new()

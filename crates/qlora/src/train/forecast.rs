@@ -19,7 +19,8 @@ use crate::nn::adapter::Adapter;
 /// As [`train_on_gpu`](super::train_on_gpu); [`Error::Device`](crate::Error::Device) where one row does not fit.
 pub fn plan_on_gpu(engine: &CudaEngine, adapter: &Adapter, job: TrainJob<'_>) -> Result<StepPlan> {
     job.check(engine.base().config().vocab)?;
-    most(engine, adapter, job, Together::new(job.ranks), 0)
+    let most = most(engine, adapter, job, Together::new(job.ranks), 0)?;
+    Ok(engine.with_spare(most))
 }
 
 /// Over all steps from `from` on, and a look at the held-out rows; of each batch what is this rank's.

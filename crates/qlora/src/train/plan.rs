@@ -29,6 +29,11 @@ pub struct StepPlan {
     pub rows: usize,
     /// Passes of the group that takes most of them.
     pub passes: usize,
+    /// Layers whose four-bit weights stay decoded, in memory that no step needs; they take so many bytes more.
+    #[serde(default)]
+    pub decoded_layers: usize,
+    #[serde(default)]
+    pub decoded_bytes: u64,
 }
 
 impl StepPlan {
@@ -41,6 +46,8 @@ impl StepPlan {
             keeping: self.keeping.max(other.keeping),
             rows: self.rows.max(other.rows),
             passes: self.passes.max(other.passes),
+            decoded_layers: self.decoded_layers.max(other.decoded_layers),
+            decoded_bytes: self.decoded_bytes.max(other.decoded_bytes),
         }
     }
 }
@@ -61,9 +68,20 @@ impl fmt::Display for StepPlan {
         }
         let rows = if self.rows == 1 { "row" } else { "rows" };
         write!(f, "; {} {rows} at a time", self.rows)?;
-        match self.passes {
-            0 | 1 => Ok(()),
-            passes => write!(f, ", {passes} passes"),
+        if self.passes > 1 {
+            write!(f, ", {} passes", self.passes)?;
+        }
+        match self.decoded_layers {
+            0 => Ok(()),
+            1 => write!(
+                f,
+                "; 1 layer stays decoded ({} MiB)",
+                self.decoded_bytes >> 20
+            ),
+            layers => {
+                let mib = self.decoded_bytes >> 20;
+                write!(f, "; {layers} layers stay decoded ({mib} MiB)")
+            }
         }
     }
 }
@@ -102,6 +120,7 @@ mod tests {
             keeping: Keeping::Host,
             rows: 1,
             passes: 4,
+            ..StepPlan::default()
         };
         assert_eq!(
             small.to_string(),
@@ -111,6 +130,15 @@ mod tests {
         assert_eq!(
             (most.bytes, most.keeping, most.passes),
             (100, Keeping::Host, 4)
+        );
+        let decoded = StepPlan {
+            decoded_layers: 32,
+            decoded_bytes: 13 << 30,
+            ..whole
+        };
+        assert_eq!(
+            decoded.to_string(),
+            "every activation kept; 16 rows at a time; 32 layers stay decoded (13312 MiB)"
         );
         assert_eq!(StepPlan::default().to_string(), "");
     }

@@ -168,12 +168,13 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn announce(&self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
+    fn announce(&mut self, sink: &mut dyn FnMut(TrainEvent)) -> Result<()> {
         for PassedOver { path, why } in self.passed_over.iter().cloned() {
             sink(TrainEvent::PassedOver { path, why });
         }
         let done = self.progress.state.done();
         let plan = forecast::most(self.engine, self.adapter, self.job, self.together, done)?;
+        let plan = self.engine.use_spare(plan)?;
         let values = self.adapter.values().len() as u64;
         sink(TrainEvent::Started {
             steps: self.total,

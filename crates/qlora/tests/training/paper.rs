@@ -49,13 +49,14 @@ fn tried(
         ..TrainConfig::default()
     };
     let plan = plan_on_gpu(&engine, &adapter, TrainJob::new(rows, &config))?;
-    let gib = (engine.bytes().0 as u64 + plan.bytes) as f64 / GIB;
+    let gib = (engine.bytes().0 as u64 + plan.bytes + plan.decoded_bytes) as f64 / GIB;
     Ok(Planned { plan, gib })
 }
 
 fn keep(keep: Keep) -> Options {
     Options {
         keep: Some(keep),
+        decode_again: true,
         ..Options::default()
     }
 }
@@ -81,6 +82,22 @@ fn plans_are_what_was_used() {
         }
     }
     assert!(off.is_empty(), "{off:?}");
+}
+
+#[test]
+fn memory_that_no_step_needs_holds_decoded_layers() {
+    let rows = job();
+    let on = |gib: f64| plan(&CardModel::of_gib(gib), &rows, 16, Options::default());
+    let whole = on(80.0).plan;
+    assert_eq!(whole.decoded_layers, 32);
+    // 218 million weights a layer, and adapter columns beside each row of them.
+    let gib = whole.decoded_bytes as f64 / GIB;
+    assert!((13.0..14.0).contains(&gib), "{gib}");
+    let some = on(24.0).plan;
+    assert_eq!(some.keeping, Keeping::Everything);
+    assert!((1..32).contains(&some.decoded_layers), "{some}");
+    let none = on(12.0).plan;
+    assert_eq!((none.decoded_layers, none.decoded_bytes), (0, 0), "{none}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod sketch;
 use kernels::{Element, params};
 
 use super::device::Device;
+use super::exec::Exec;
 use super::memory::{Region, Rows, Store};
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -143,6 +144,18 @@ pub(super) fn site_shape(config: &ModelConfig, site: Site) -> (usize, usize) {
 }
 
 impl Weight {
+    /// Writes four-bit weights as values into the first columns of `rows`.
+    pub(super) fn decode(&self, exec: &mut Exec<'_>, rows: Rows) {
+        let Self::Nf4(stacked) = self else {
+            return;
+        };
+        let mut from = 0;
+        for part in stacked {
+            part.decode(exec, rows.slice(from, part.outputs));
+            from += part.outputs;
+        }
+    }
+
     /// All stacked weights for a product with a few rows; nothing where one of them is laid out otherwise.
     pub(super) fn narrow(&self) -> Option<[params::Nf4Part; 3]> {
         let Self::Nf4(stacked) = self else {

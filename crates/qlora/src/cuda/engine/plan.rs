@@ -31,6 +31,7 @@ impl CudaEngine {
             // A rank without rows still takes part in the sum.
             let peak = peak.max(exec::LEAST);
             match self.reserve(work, &plans, peak) {
+                Err(Error::OutOfMemory { .. }) if self.forget_decoded() => {}
                 Err(Error::OutOfMemory { .. }) => {
                     self.stay_below(peak);
                     self.refused.push(peak as u64);
@@ -109,6 +110,7 @@ impl CudaEngine {
                 .unwrap_or_default(),
             rows: rows.max().unwrap_or(0),
             passes: plans.iter().map(|p| p.micro.len()).max().unwrap_or(0),
+            ..StepPlan::default()
         })
     }
 
@@ -216,18 +218,9 @@ impl CudaEngine {
     /// Makes sure that block and host memory are large enough; only grows.
     fn reserve(&mut self, work: Work<'_>, plans: &[GroupPlan], peak: usize) -> Result<()> {
         let pinned = self.pinned(work, plans);
+        self.grow(peak)?;
         let base = self.held.as_ref().expect("given back only by value");
         let device = &base.device;
-        device.bind()?;
-        if self.block.is_none_or(|b| b.bytes < peak) {
-            if let Some(old) = self.block.take() {
-                device.free(old);
-            }
-            if self.options.refuse_above.is_some_and(|most| peak > most) {
-                return Err(full("a step's block"));
-            }
-            self.block = Some(device.allocate(peak)?);
-        }
         if pinned > self.mover.as_ref().map_or(0, |m| m.pinned.bytes) {
             self.mover = None;
             let two = || -> Result<_> { Ok([device.event()?, device.event()?]) };
@@ -239,6 +232,26 @@ impl CudaEngine {
                 back: two()?,
             });
         }
+        Ok(())
+    }
+}
+
+impl CudaEngine {
+    /// Makes the block at least so large.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<()> {
+        let base = self.held.as_ref().expect("given back only by value");
+        let device = &base.device;
+        device.bind()?;
+        if self.block.is_some_and(|b| b.bytes >= bytes) {
+            return Ok(());
+        }
+        if let Some(old) = self.block.take() {
+            device.free(old);
+        }
+        if self.options.refuse_above.is_some_and(|most| bytes > most) {
+            return Err(full("a step's block"));
+        }
+        self.block = Some(device.allocate(bytes)?);
         Ok(())
     }
 }
