@@ -33,7 +33,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub(super) use decoded::Decoded;
+pub(super) use decoded::{Decoded, Held};
 use plan::{GroupPlan, parts};
 
 /// What the caller may settle; all else follows from shapes and the card.
@@ -186,6 +186,9 @@ impl CudaEngine {
 
     /// Brings an adapter and its moments onto the card.
     pub(crate) fn begin(&mut self, adapter: &Adapter, adam: &AdamW) -> Result<()> {
+        if let Some(decoded) = &self.decoded {
+            decoded.outdate();
+        }
         let device = &self.base().device;
         device.bind()?;
         device.upload(self.values, adapter.values())?;
@@ -278,6 +281,9 @@ impl CudaEngine {
 
     /// One optimizer step from the gradient on the card.
     pub(crate) fn step(&mut self, update: &Update) -> Result<()> {
+        if let Some(decoded) = &self.decoded {
+            decoded.outdate();
+        }
         let p = params::AdamwStep {
             values: self.values.at,
             gradient: self.grads.at,

@@ -71,7 +71,7 @@ impl Run<'_> {
             exec,
             self.plan(layer, site),
             self.base.weight(layer, site),
-            self.decoded.and_then(|d| d.rows(layer, site)),
+            self.decoded.and_then(|d| d.site(layer, site)),
             self.values,
             self.scratch,
         )

@@ -14,6 +14,7 @@ use kernels::{Grid, Kernel};
 
 use super::base::{Base, PAD, Weight, site_shape};
 use super::blas::Product;
+use super::engine::Held;
 use super::exec::Exec;
 use super::memory::{Region, Rows};
 use crate::nn::adapter::{Adapter, Site, Slot};
@@ -153,19 +154,19 @@ pub(super) struct Ready<'a> {
     masked: Option<Region>,
 }
 
-/// Decodes a site, if it is not `decoded` yet. `values` are the adapter's.
+/// Decodes a site, if it is not `held` decoded. `values` are the adapter's.
 pub(super) fn ready<'a>(
     exec: &mut Exec<'_>,
     plan: &'a SitePlan,
     weight: &Weight,
-    decoded: Option<Rows>,
+    held: Option<&Held>,
     values: Region,
     scratch: Scratch,
 ) -> Ready<'a> {
     let element = exec.element;
-    let rows = match (weight, decoded) {
+    let rows = match (weight, held) {
         (Weight::Dense(rows), _) => rows.columns(0, plan.width()),
-        (_, Some(rows)) => rows,
+        (_, Some(held)) => held.weight,
         (weight, None) => {
             let rows = Rows::shaped(scratch.weight, plan.outputs, plan.width(), element);
             weight.decode(exec, rows);
@@ -173,19 +174,16 @@ pub(super) fn ready<'a>(
         }
     };
     let down = plan.pairs.as_ref().map(|pairs| {
-        pairs.write_up(exec, plan, rows.columns(plan.inputs, plan.pad), values);
-        let down = Rows::shaped(scratch.down, plan.pad, plan.inputs, element);
-        let p = params::LoraDown {
-            a: values.at + 4 * pairs.a as u64,
-            out: down.at,
-            rows: pairs.a_rows as u32,
-            width: plan.inputs as u32,
-        };
-        exec.launch(
-            Kernel::LoraDown,
-            Grid::cover(plan.inputs / 8, 256, plan.pad),
-            &p,
+        let down = held.map_or_else(
+            || Rows::shaped(scratch.down, plan.pad, plan.inputs, element),
+            |held| held.down,
         );
+        // A step that is only counted writes nothing.
+        let runs = exec.device.is_some();
+        if !held.is_some_and(|held| runs && held.current.replace(true)) {
+            pairs.write_up(exec, plan, rows.columns(plan.inputs, plan.pad), values);
+            pairs.write_down(exec, down, values);
+        }
         down
     });
     Ready {
@@ -197,6 +195,17 @@ pub(super) fn ready<'a>(
 }
 
 impl Pairs {
+    fn write_down(&self, exec: &mut Exec<'_>, out: Rows, values: Region) {
+        let p = params::LoraDown {
+            a: values.at + 4 * self.a as u64,
+            out: out.at,
+            rows: self.a_rows as u32,
+            width: out.cols as u32,
+        };
+        let grid = Grid::cover(out.cols / 8, 256, out.rows);
+        exec.launch(Kernel::LoraDown, grid, &p);
+    }
+
     fn write_up(&self, exec: &mut Exec<'_>, plan: &SitePlan, out: Rows, values: Region) {
         let p = params::LoraUp {
             b: self

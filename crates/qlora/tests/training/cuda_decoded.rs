@@ -1,7 +1,7 @@
 //! Layers that stay decoded where the card has room: other memory, the same bytes. Without a GPU each test says so and
 //! passes.
 
-use qlora::cuda::{Base, CudaEngine, Device, Element, Options, Precision};
+use qlora::cuda::{CudaEngine, Element, Options};
 use qlora::train::{TrainConfig, TrainEvent, TrainJob, plan_on_gpu, train_on_gpu};
 use qlora::weights::ModelFiles;
 use qlora::{Adapter, LoraConfig, Quantization, Target};
@@ -72,17 +72,17 @@ fn layers_that_stay_decoded_give_the_same_bytes() {
         assert!(bytes > 0);
         assert!(got == want, "{element:?}: other bytes");
         // Room for some of the layers alone.
-        let device = Device::on_paper(base(&files, element, NF4).device().info().clone());
-        let shape = files.config().unwrap();
-        let precision = Precision {
-            element,
-            quantization: NF4,
-        };
-        let sketch = Base::sketch(device, &shape, precision, 256).unwrap();
-        let engine = CudaEngine::new(sketch, &start(&shape), Options::default()).unwrap();
+        let card = base(&files, element, NF4);
+        let adapter = start(card.config());
+        let engine = CudaEngine::new(card, &adapter, Options::default()).unwrap();
         let (rows, config) = (rows(7), settings());
-        let plan = plan_on_gpu(&engine, &start(&shape), TrainJob::new(&rows, &config)).unwrap();
+        let job = TrainJob {
+            val: &rows[6..],
+            ..TrainJob::new(&rows, &config)
+        };
+        let plan = plan_on_gpu(&engine, &adapter, job).unwrap();
         let memory = engine.bytes().0 as u64 + plan.bytes + plan.decoded_bytes - 1;
+        drop(engine);
         let tight = Options {
             memory: Some(memory as usize),
             ..Options::default()

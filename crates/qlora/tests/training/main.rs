@@ -8,6 +8,7 @@ mod candle_models;
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_base;
+#[cfg(feature = "cuda")]
 mod cuda_decoded;
 #[cfg(feature = "cuda")]
 mod cuda_full;

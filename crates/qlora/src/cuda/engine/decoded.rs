@@ -4,6 +4,8 @@
 //! difference; all of it is given back before a step, or an answer, would want for memory. It must not know what a step
 //! does.
 
+use std::cell::Cell;
+
 use super::CudaEngine;
 use crate::cuda::base::{Base, Weight};
 use crate::cuda::exec::Exec;
@@ -17,33 +19,56 @@ use crate::train::StepPlan;
 pub(in crate::cuda) struct Decoded {
     block: Region,
     /// Layer by layer, in the order of [`Site::ALL`]; none where a weight lies dense.
-    sites: Vec<Option<Rows>>,
+    sites: Vec<Option<Held>>,
+}
+
+/// A site that stays decoded.
+pub(in crate::cuda) struct Held {
+    /// Weights, and the adapter's B in the last columns.
+    pub(in crate::cuda) weight: Rows,
+    /// The adapter's A, padded.
+    pub(in crate::cuda) down: Rows,
+    /// B and A are those of this step.
+    pub(in crate::cuda) current: Cell<bool>,
 }
 
 impl Decoded {
-    /// A site's weights, with room for the adapter's columns.
-    pub(in crate::cuda) fn rows(&self, layer: usize, site: Site) -> Option<Rows> {
-        *self.sites.get(layer * Site::ALL.len() + site as usize)?
+    pub(in crate::cuda) fn site(&self, layer: usize, site: Site) -> Option<&Held> {
+        self.sites
+            .get(layer * Site::ALL.len() + site as usize)?
+            .as_ref()
+    }
+
+    /// The adapter has changed.
+    pub(super) fn outdate(&self) {
+        for held in self.sites.iter().flatten() {
+            held.current.set(false);
+        }
     }
 }
 
 /// Where the sites of the first `layers` would lie in a block from `at` on, and the block's bytes.
-fn places(base: &Base, sites: &[SitePlan], layers: usize, at: u64) -> (Vec<Option<Rows>>, usize) {
+fn places(base: &Base, sites: &[SitePlan], layers: usize, at: u64) -> (Vec<Option<Held>>, usize) {
     let element = base.element;
     let mut bytes = 0;
+    let mut take = |rows: usize, cols: usize| {
+        let size = rows * cols * element.size();
+        let region = Region {
+            at: at + bytes as u64,
+            bytes: size,
+        };
+        bytes += size.next_multiple_of(ALIGNMENT);
+        Rows::shaped(region, rows, cols, element)
+    };
     let mut places = Vec::new();
     for layer in 0..layers {
         for site in Site::ALL {
             let plan = &sites[layer * Site::ALL.len() + site as usize];
             let four_bits = matches!(base.weight(layer, site), Weight::Nf4(_));
-            places.push(four_bits.then(|| {
-                let size = plan.outputs * plan.width() * element.size();
-                let region = Region {
-                    at: at + bytes as u64,
-                    bytes: size,
-                };
-                bytes += size.next_multiple_of(ALIGNMENT);
-                Rows::shaped(region, plan.outputs, plan.width(), element)
+            places.push(four_bits.then(|| Held {
+                weight: take(plan.outputs, plan.width()),
+                down: take(plan.pad, plan.inputs),
+                current: Cell::new(false),
             }));
         }
     }
@@ -98,8 +123,8 @@ impl CudaEngine {
         let decoded = Decoded { block, sites };
         for layer in 0..plan.decoded_layers {
             for site in Site::ALL {
-                if let Some(rows) = decoded.rows(layer, site) {
-                    base.weight(layer, site).decode(&mut exec, rows);
+                if let Some(held) = decoded.site(layer, site) {
+                    base.weight(layer, site).decode(&mut exec, held.weight);
                 }
             }
         }
