@@ -199,6 +199,21 @@ kernels! {
     }
 }
 
+impl Kernel {
+    /// Its name in the families, for an element type.
+    pub fn symbol(self, element: Element) -> &'static str {
+        let (_, names, _) = TABLE[self as usize];
+        names[element as usize]
+    }
+}
+
+/// The name of every kernel that can be launched from here; some stand for both element types.
+pub fn symbols() -> impl Iterator<Item = &'static str> {
+    let of_elements = TABLE.iter().flat_map(|(_, names, _)| *names);
+    let attention = ATTENTION_KERNELS.iter().chain(WARPGROUP_KERNELS);
+    of_elements.chain(attention.map(|(_, name)| *name))
+}
+
 /// All kernels, ready in the current context.
 pub struct Kernels {
     functions: Vec<[sys::CUfunction; 2]>,
@@ -269,6 +284,11 @@ impl Kernels {
                 .iter()
                 .all(|(_, name)| self.attention.contains_key(name)),
         }
+    }
+
+    /// Whether this card and this build have the kernel of a launch.
+    pub fn knows(&self, launch: &Launch) -> bool {
+        self.attention.contains_key(launch.kernel)
     }
 
     /// Puts one launch into `stream`.
