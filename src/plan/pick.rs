@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::Record;
+use serde::Deserialize as _;
 use stages::Outcome;
 
 use super::error::PlanError;
@@ -53,7 +54,7 @@ impl Picks {
     /// Hears of a result.
     pub(super) fn measure(&mut self, stage: usize, record: &Record) {
         if self.measured.contains(&stage) {
-            let outcome = serde_json::from_value::<Outcome>(record.outcome.clone());
+            let outcome = Outcome::deserialize(&record.outcome);
             self.metrics
                 .insert(stage, outcome.unwrap_or_default().metrics);
         }

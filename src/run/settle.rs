@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cache::{Digest, Record};
+use serde::Deserialize as _;
 use stages::contract::WAITING_FOR_PEOPLE;
 use stages::{Outcome, StageError};
 
@@ -323,5 +324,5 @@ impl Scheduler<'_> {
 
 /// What the stage found out beside its files.
 pub(super) fn outcome(record: &Record) -> Outcome {
-    serde_json::from_value(record.outcome.clone()).unwrap_or_default()
+    Outcome::deserialize(&record.outcome).unwrap_or_default()
 }
