@@ -454,7 +454,7 @@ fn spans(entries: &[Entry], source: &str) -> BTreeMap<String, Span> {
 
 fn nested(path: &str, node: &Node, found: &mut BTreeMap<String, Span>) {
     for entry in node.entries().unwrap_or_default() {
-        let path = format!("{path}.{}", entry.key);
+        let path = [path, ".", &entry.key].concat();
         nested(&path, &entry.value, found);
         found.insert(path, entry.value.span.clone());
     }

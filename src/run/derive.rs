@@ -14,7 +14,8 @@ use stages::{Outcome, Params, StageError, StageEvent};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::executor::{LOCK_PAUSE, Voice, already, blocking, run, same_inputs};
+use super::commit::same_inputs;
+use super::executor::{LOCK_PAUSE, Voice, already, blocking, run};
 use super::job::{Failure, Job, Message};
 use super::log::Log;
 use super::prepare::{self, Prepared, stored};

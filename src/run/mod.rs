@@ -10,6 +10,7 @@ mod backoff;
 mod checkpoints;
 mod claims;
 mod collect;
+mod commit;
 mod derive;
 mod executor;
 mod finish;

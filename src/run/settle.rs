@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use stages::contract::WAITING_FOR_PEOPLE;
 use stages::{Outcome, StageError};
 
-use super::executor::tell_found;
+use super::commit::tell_found;
 use super::gates;
 use super::job::{Failure, Performed};
 use super::log::bring_back;
