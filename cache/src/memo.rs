@@ -9,13 +9,13 @@
     reason = "entries are looked up, ten thousands of them at every start; their order is never shown or hashed"
 )]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::Digest;
@@ -80,11 +80,15 @@ impl Index {
             ..Self::default()
         };
         let bytes = fs::read(&index.file).unwrap_or_default();
-        let lines = bytes.split(|byte| *byte == b'\n');
-        let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            // A line that a killed process left unfinished.
+            Err(_) => String::from_utf8_lossy(&bytes),
+        };
+        let lines: Vec<&str> = text.split('\n').filter(|line| !line.is_empty()).collect();
         index.lines = lines.len();
         // At the right size at once: growing costs more than counting.
-        let paths = lines.iter().filter(|line| line[0] == b'p').count();
+        let paths = lines.iter().filter(|line| line.starts_with('p')).count();
         index.paths.reserve(paths);
         index.blobs.reserve(lines.len() - paths);
         for line in lines {
@@ -136,27 +140,26 @@ impl Index {
 
     /// The line of a blob is `b DIGEST SIZE MTIME CTIME INODE ;`; that of a path has `p` in front
     /// and the path before the `;`.
-    fn read_line(&mut self, line: &[u8]) -> Option<()> {
-        let rest = &mut line.strip_suffix(b" ;")?;
+    fn read_line(&mut self, line: &str) -> Option<()> {
+        let rest = &mut line.strip_suffix(" ;")?;
         let kind = word(rest)?;
-        let digest = std::str::from_utf8(word(rest)?).ok()?.parse().ok()?;
+        let digest = word(rest)?.parse().ok()?;
         let stat = Stat {
-            size: number(word(rest)?)?,
-            mtime: number(word(rest)?)?,
-            ctime: number(word(rest)?)?,
-            inode: number(word(rest)?)?,
+            size: word(rest)?.parse().ok()?,
+            mtime: word(rest)?.parse().ok()?,
+            ctime: word(rest)?.parse().ok()?,
+            inode: word(rest)?.parse().ok()?,
         };
         match (kind, *rest) {
-            (b"b", []) => {
+            ("b", "") => {
                 self.blobs.insert(digest, stat);
             }
-            (b"p", path @ [_, ..]) => {
+            ("p", path) => {
                 let known = Known {
                     stat,
                     digest,
                     look: None,
                 };
-                let path = std::str::from_utf8(path).ok()?;
                 self.paths.insert(path.to_owned(), known);
             }
             _ => {}
@@ -166,18 +169,15 @@ impl Index {
 }
 
 /// Takes the next word of a line, and the space behind it.
-fn word<'l>(rest: &mut &'l [u8]) -> Option<&'l [u8]> {
+fn word<'l>(rest: &mut &'l str) -> Option<&'l str> {
     if rest.is_empty() {
         return None;
     }
-    let end = rest.iter().position(|byte| *byte == b' ');
+    // A search byte by byte: words are short.
+    let end = rest.bytes().position(|byte| byte == b' ');
     let (word, more) = rest.split_at(end.unwrap_or(rest.len()));
     *rest = more.get(1..).unwrap_or_default();
     Some(word)
-}
-
-fn number<T: FromStr>(word: &[u8]) -> Option<T> {
-    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 /// The stat memo of an open store.
@@ -375,7 +375,7 @@ mod tests {
             fs::remove_file(&path).unwrap();
             memo
         };
-        let mut memo = seen();
+        let memo = seen();
         assert_eq!(memo.look(&path).map(|(digest, _)| digest), Some(digest));
         assert_eq!(memo.look(&path), None, "the second look is at the file");
         fs::write(&path, "x").unwrap();
