@@ -22,7 +22,10 @@ fn a_damaged_blob_is_noticed_even_at_once_and_at_the_same_size() {
         ("out", LackCause::Damaged)
     );
     assert!(!store.present(&made).unwrap());
-    assert_eq!(store.lacking(&made.outputs).unwrap()[0].cause, LackCause::Missing);
+    assert_eq!(
+        store.lacking(&made.outputs).unwrap()[0].cause,
+        LackCause::Missing
+    );
     let quarantined = bench
         .path(".tunesmith/store/quarantine")
         .join(Digest::of(b"bytes").hex());
