@@ -5,6 +5,7 @@
 //! What was seen counts once, and only where it is just what is remembered; else the file is looked at again.
 //! Whoever changes something first says [`Store::forget_glances`].
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -112,7 +113,14 @@ impl Below {
     }
 
     /// Looks at a record and its blobs; nothing if any is missing.
-    fn result(&self, key: &Digest, result: &Digest, blobs: &[Digest]) -> Option<Glance> {
+    /// `before` is the blob that was seen last: equal outputs are one blob.
+    fn result(
+        &self,
+        key: &Digest,
+        result: &Digest,
+        blobs: &[Digest],
+        before: &Cell<Option<(Digest, Stat)>>,
+    ) -> Option<Glance> {
         let mut path = String::with_capacity(160);
         let (key, result) = (key.digits(), result.digits());
         for step in ["records/", &key[..2], "/", &key, "/", &result, ".json"] {
@@ -121,12 +129,20 @@ impl Below {
         self.look(&path)?;
         let mut seen = Vec::with_capacity(blobs.len());
         for digest in blobs {
+            if let Some((known, stat)) = before.get()
+                && known == *digest
+            {
+                seen.push(stat);
+                continue;
+            }
             let digits = digest.digits();
             path.clear();
             for step in ["blobs/", &digits[..2], "/", &digits] {
                 path.push_str(step);
             }
-            seen.push(self.look(&path)?.0);
+            let stat = self.look(&path)?.0;
+            before.set(Some((*digest, stat)));
+            seen.push(stat);
         }
         Some(Glance(seen))
     }
@@ -201,11 +217,12 @@ impl ResultLooks {
     /// Makes the looks.
     pub fn make(self) {
         let Some(answers) = &self.answers else { return };
+        let before = Cell::new(None);
         answers.make(|number| {
             let end = self.begins.get(number + 1).copied();
             let digests = &self.digests[self.begins[number]..end.unwrap_or(self.digests.len())];
             match digests {
-                [key, result, blobs @ ..] => self.store.result(key, result, blobs),
+                [key, result, blobs @ ..] => self.store.result(key, result, blobs, &before),
                 _ => None,
             }
         });

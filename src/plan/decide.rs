@@ -89,7 +89,10 @@ impl<'a> Planner<'a> {
                 record: last.record(parts),
                 restored: false,
             },
-            Found::Here(record, restored) => Decision::Fresh { record, restored },
+            Found::Here(record, restored) => Decision::Fresh {
+                record: *record,
+                restored,
+            },
             Found::There(last) => Decision::Remote {
                 record: last.record(parts),
                 known: true,

@@ -19,7 +19,7 @@ pub(super) enum Found<'l> {
     /// The last result.
     Last(&'l LastResult),
     /// A result, and whether it is another than the last one.
-    Here(Record, bool),
+    Here(Box<Record>, bool),
     /// The last result, whose bytes were left at the remote.
     There(&'l LastResult),
     /// None, and why one must be made.
@@ -82,7 +82,7 @@ impl Planner<'_> {
         for (record, is_last) in self.candidates(spec, key, last, &counting)? {
             let lacking = self.store.lacking(&record.outputs)?;
             if lacking.is_empty() {
-                return Ok(Found::Here(record, !is_last));
+                return Ok(Found::Here(Box::new(record), !is_last));
             }
             // The first look at a damaged blob moves it away: what it told counts.
             lacks = if lacks.is_empty() { lacking } else { lacks };

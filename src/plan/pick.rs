@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::Record;
-use serde::Deserialize as _;
 use stages::Outcome;
 
 use super::error::PlanError;
@@ -54,9 +53,8 @@ impl Picks {
     /// Hears of a result.
     pub(super) fn measure(&mut self, stage: usize, record: &Record) {
         if self.measured.contains(&stage) {
-            let outcome = Outcome::deserialize(&record.outcome);
-            self.metrics
-                .insert(stage, outcome.unwrap_or_default().metrics);
+            let outcome = Outcome::of(&record.outcome);
+            self.metrics.insert(stage, outcome.metrics);
         }
     }
 

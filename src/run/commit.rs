@@ -55,7 +55,7 @@ pub(super) fn collect(
         key: parts.digest(),
         parts,
         outputs: BTreeMap::new(),
-        outcome: serde_json::to_value(&outcome).expect("an outcome is plain data"),
+        outcome: outcome.kept(),
         made,
     };
     for (name, path) in &prepared.products {

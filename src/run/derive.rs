@@ -223,7 +223,7 @@ fn keep(
         key: order.key,
         parts: order.parts.clone(),
         outputs: BTreeMap::new(),
-        outcome: serde_json::to_value(outcome).expect("an outcome is plain data"),
+        outcome: outcome.kept(),
         made,
     };
     for (name, path) in &prepared.products {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cache::{Digest, Record};
-use serde::Deserialize as _;
 use stages::contract::WAITING_FOR_PEOPLE;
 use stages::{Outcome, StageError};
 
@@ -324,5 +323,5 @@ impl Scheduler<'_> {
 
 /// What the stage found out beside its files.
 pub(super) fn outcome(record: &Record) -> Outcome {
-    Outcome::deserialize(&record.outcome).unwrap_or_default()
+    Outcome::of(&record.outcome)
 }
