@@ -6,7 +6,11 @@
 # BINARY is the example `sanitize`, built anywhere with
 #   CUDA_HOME=$(crates/kernels/toolkit.sh target/cuda-toolkit) TUNESMITH_CUDA_ARCHS=90a \
 #   cargo build --release -p kernels --features cuda --example sanitize
-# It needs the driver and nothing else of CUDA; cargo and this repository need not be there. In the environment:
+# It needs the driver and nothing else of CUDA; cargo and this repository need not be there. The tool should be of
+# 2026.3 or later (docs/performance.md says why); it comes as a wheel:
+#   python3 -m pip install --no-deps --target tool nvidia-cuda-sanitizer-api==13.4.92
+#   chmod +x tool/nvidia/cu13/compute-sanitizer/{compute-sanitizer,TreeLauncherSubreaper}
+# In the environment:
 # SANITIZER, the tool (compute-sanitizer); LIMIT, seconds a group (120); GROUPS_OF, groups to run (all).
 # OUT gets a log a run and table.txt. Ends with 0 if every run is clean or its kernels are absent.
 set -uo pipefail

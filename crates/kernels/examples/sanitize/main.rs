@@ -14,8 +14,11 @@ use std::process::ExitCode;
 
 use bench::{Bench, Fault};
 
-/// The groups: kernels that a limit of time is shared by.
-const GROUPS: &[(&str, fn(&mut Bench))] = &[
+/// Launches its kernels.
+type Group = fn(&mut Bench);
+
+/// The groups: kernels that share a limit of time.
+const GROUPS: &[(&str, Group)] = &[
     ("nf4", train::nf4),
     ("norm", train::norm),
     ("elementwise", train::elementwise),
@@ -35,7 +38,9 @@ const GROUPS: &[(&str, fn(&mut Bench))] = &[
 fn main() -> ExitCode {
     let mut asked = std::env::args().skip(1).peekable();
     if asked.peek().is_none() {
-        GROUPS.iter().for_each(|(name, _)| println!("{name}"));
+        for (name, _) in GROUPS {
+            println!("{name}");
+        }
         return ExitCode::SUCCESS;
     }
     for name in asked {
