@@ -151,7 +151,7 @@ mod tests {
           weights = {}
           row_weights = false
           eval_every = null
-          save_every = 10
+          save_every = null
           early_stop = null
           keep_best = false
           keep = 0

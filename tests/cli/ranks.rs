@@ -18,7 +18,7 @@ stages:
   train:
     uses: train
     inputs: { base: MODEL, train: ./rows.jsonl, val: ./rows.jsonl, tools: TOOLS }
-    with: { r: 4, alpha: 8, dropout: 0.1, batch: 4, lr: 5e-3, epochs: 99, max_steps: STEPS, eval_every: 20, samples: [hi] }
+    with: { r: 4, alpha: 8, dropout: 0.1, batch: 4, lr: 5e-3, epochs: 99, max_steps: STEPS, eval_every: 20, save_every: 10, samples: [hi] }
 ";
 
 const CLAIM: &str = "    resources: { gpu: 2 }\n";

@@ -249,8 +249,8 @@ pub(super) const FIELDS: &[Field] = &[
     field(
         "save_every",
         FieldType::Int(1, 10_000_000),
-        Some("10"),
-        "steps between checkpoints",
+        Some("null"),
+        "steps between checkpoints (default: a minute, or twenty times what one takes)",
     ),
     field(
         "early_stop",

@@ -84,7 +84,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Steps between validations; there is always one at the end.
     pub eval_every: Option<u64>,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; None: about a minute, or more where they take long.
     pub save_every: Option<u64>,
     /// Validations without a better loss after which training stops.
     pub early_stop: Option<u32>,

@@ -18,6 +18,7 @@ mod kept;
 mod memory;
 mod order;
 mod plan;
+mod saving;
 mod schedule;
 mod step;
 mod together;

@@ -14,6 +14,7 @@ use super::job::{TrainJob, made_by};
 use super::kept;
 use super::order::Order;
 use super::plan::Fallback;
+use super::saving::Saving;
 use super::schedule;
 use super::step::{BatchLoss, Masks};
 use super::together::Together;
@@ -121,6 +122,7 @@ struct Run<'a> {
     passed_over: Vec<PassedOver>,
     /// Something has happened since the newest checkpoint.
     unsaved: bool,
+    saving: Saving,
 }
 
 impl<'a> Run<'a> {
@@ -157,6 +159,7 @@ impl<'a> Run<'a> {
         }
         Ok(Self {
             unsaved: false,
+            saving: Saving::new(config.save_every),
             together,
             engine,
             adapter,
@@ -220,7 +223,8 @@ impl<'a> Run<'a> {
             self.sample(sink)?;
             self.unsaved = true;
         }
-        if self.unsaved && (due(self.job.config.save_every) || self.progress.state.stopped) {
+        let end = last || self.progress.state.stopped;
+        if self.unsaved && self.saving.due(step, end) {
             self.save(sink)?;
         }
         Ok(())
@@ -392,9 +396,11 @@ impl<'a> Run<'a> {
         let Some(dir) = self.job.checkpoints.filter(|_| self.together.first()) else {
             return Ok(());
         };
+        let begun = Instant::now();
         self.engine.fetch(self.adapter, &mut self.progress.adam)?;
         self.progress.values.copy_from_slice(self.adapter.values());
         checkpoint::save(dir, &self.progress)?;
+        self.saving.saved(begun);
         self.unsaved = false;
         sink(TrainEvent::Saved {
             step: self.progress.state.done(),
