@@ -18,6 +18,8 @@ struct State {
     percent: u64,
     /// Every request takes so much longer.
     slow: Duration,
+    /// The next request with such a first line is done, and its answer is lost.
+    losing: Mutex<Option<fn(&str) -> bool>>,
     chance: AtomicU64,
     passed: AtomicUsize,
     broken: AtomicUsize,
@@ -34,6 +36,7 @@ impl Proxy {
             upstream,
             percent,
             slow,
+            losing: Mutex::default(),
             chance: AtomicU64::new(7),
             passed: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
@@ -50,6 +53,13 @@ impl Proxy {
             }
         });
         Self { address, state }
+    }
+
+    /// Before `upstream`; loses the answer to the first request whose first line is such a one.
+    pub(crate) fn losing(upstream: SocketAddr, such: fn(&str) -> bool) -> Self {
+        let proxy = Self::before(upstream, 0, Duration::ZERO);
+        *proxy.state.losing.lock().expect("nobody panicked") = Some(such);
+        proxy
     }
 
     /// Requests that went through, and that were broken.
@@ -84,12 +94,16 @@ impl State {
         let request = whole(&mut client)?;
         let first = String::from_utf8_lossy(&request);
         let first = first.lines().next().unwrap_or_default().to_owned();
+        let loses = {
+            let mut losing = self.losing.lock().expect("nobody panicked");
+            losing.take_if(|such| such(&first)).is_some()
+        };
         self.seen.lock().expect("nobody panicked").push(first);
         std::thread::sleep(self.slow);
-        let breaks = self.roll() < self.percent;
+        let breaks = loses || self.roll() < self.percent;
         let counter = if breaks { &self.broken } else { &self.passed };
         counter.fetch_add(1, Ordering::SeqCst);
-        let way = self.roll() % 4;
+        let way = if loses { 2 } else { self.roll() % 4 };
         if breaks && way == 0 {
             let answer = "HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             return client.write_all(answer.as_bytes());
