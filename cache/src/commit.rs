@@ -54,15 +54,19 @@ impl Store {
     /// Makes a result exist. Every blob of its outputs must be in the store. A record of the same
     /// key and outputs is replaced.
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
-        let ticket = self.commit_soon(record, None)?;
+        let ticket = self.commit_soon(record, &mut None)?;
         let settled = self.settle();
         ticket.failure().map_or(settled, Err)
     }
 
     /// [`Store::commit`] that leaves the waiting to [`Store::place`] or [`Store::settle`], so that many
     /// records share it. Until then this process alone sees the record; `lock`, that of its
-    /// key, is held as long.
-    pub fn commit_soon(&self, record: &Record, lock: Option<KeyLock>) -> Result<Ticket, Error> {
+    /// key, is taken and held as long. It stays where it is if this fails.
+    pub fn commit_soon(
+        &self,
+        record: &Record,
+        lock: &mut Option<KeyLock>,
+    ) -> Result<Ticket, Error> {
         debug_assert!(record.rehashes(), "bug: the key is not that of the parts");
         let place = self.record_path(&record.key, &record.result());
         let folder = place.parent().expect("a record lies in a folder");
@@ -75,7 +79,7 @@ impl Store {
             record: record.clone(),
             place,
             file: Mutex::new(Some(aside.close())),
-            lock: Mutex::new(lock),
+            lock: Mutex::new(lock.take()),
             ticket: Ticket::default(),
         };
         let ticket = waiting.ticket.clone();

@@ -40,7 +40,7 @@ impl Digest {
 
     /// 64 hex digits.
     pub fn hex(&self) -> String {
-        self.digits().to_string()
+        self.digits().to_owned()
     }
 
     /// [`Digest::hex`] without a text of its own on the heap.

@@ -46,6 +46,9 @@ pub enum Syncing {
 pub(crate) struct Names {
     /// Folders whose names changed since they were last synced.
     unsynced: BTreeSet<PathBuf>,
+    /// The store's own folders, until something changes: whoever made them may not have come to sync their
+    /// names. A process that changes nothing need not wait for the disk.
+    own: Vec<PathBuf>,
     /// Shard folders that this process put something in: their own names are cared for.
     used: BTreeSet<PathBuf>,
     /// Blobs that stood there and whose folder was noted for it, or is synced already.
@@ -53,15 +56,21 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// At first: whoever made the store's own folders may not have come to sync their names.
     pub(crate) fn of(base: &Path, root: &Path) -> Self {
         let above = base.parent().into_iter();
         let own = above.chain([base, root]).map(Path::to_owned);
         Self {
-            unsynced: own.collect(),
+            unsynced: BTreeSet::new(),
+            own: own.collect(),
             used: BTreeSet::new(),
             stood: BTreeSet::new(),
         }
+    }
+
+    /// Notes a folder whose names are not known to be durable.
+    fn note(&mut self, folder: &Path) {
+        self.unsynced.extend(self.own.drain(..));
+        self.unsynced.insert(folder.to_owned());
     }
 }
 
@@ -102,15 +111,14 @@ impl Store {
         made.map_err(Error::io("create", folder))?;
         names.used.insert(folder.to_owned());
         let above = folder.parent().expect("a shard lies in a folder");
-        names.unsynced.insert(above.to_owned());
+        names.note(above);
         Ok(())
     }
 
     /// Notes a folder whose names changed and may not be durable yet. Called after the change:
     /// noted before it, the note could be synced away by another thread in between.
     pub(crate) fn changed_folder(&self, folder: &Path) {
-        let mut names = self.names();
-        names.unsynced.insert(folder.to_owned());
+        self.names().note(folder);
     }
 
     /// Notes the folder of a blob that stood there: whoever put it there may have been killed
@@ -118,7 +126,7 @@ impl Store {
     pub(crate) fn stood(&self, digest: Digest, shard: &Path) {
         let mut names = self.names();
         if names.stood.insert(digest) {
-            names.unsynced.insert(shard.to_owned());
+            names.note(shard);
         }
     }
 

@@ -29,7 +29,8 @@ pub struct Difference {
 impl KeyParts {
     /// No parts.
     pub fn new() -> Self {
-        Self::default()
+        // Most have about so many: growing costs more than all that is put in.
+        Self(Vec::with_capacity(12))
     }
 
     /// Adds a part at the end.

@@ -54,11 +54,11 @@ pub use digest::{BadDigest, Digest};
 pub use disk::{Change, Witness};
 pub use durable::Syncing;
 pub use error::Error;
-pub use glance::{Below, Glance};
+pub use glance::{Glance, Glances, ResultLooks};
 pub use key::{Difference as PartDifference, KeyParts};
 pub use lease::Pace;
 pub use lock::{Holder, KeyLock};
-pub use memo::Index;
+pub use memo::{Index, PathLooks};
 pub use record::{Lack, LackCause, Log, Made, Record};
 pub use remote::{
     Again, Folder, Moved, Objects, Refusal, RefusalKind, Remote, RemoteFault, Request, Seen, Sink,

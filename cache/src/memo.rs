@@ -9,16 +9,18 @@
     reason = "entries are looked up, ten thousands of them at every start; their order is never shown or hashed"
 )]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::Digest;
 use crate::disk::Disk;
-use crate::glance::Below;
+use crate::glance::{Answers, Below};
 use crate::stat::Stat;
 
 /// Lines that may be out of date before the file is written anew.
@@ -33,6 +35,8 @@ pub struct Index {
     paths: HashMap<String, Known>,
     /// Lines in the file.
     lines: usize,
+    /// What another thread sees of paths: their modes, where they have the stats that are known.
+    modes: Option<Arc<Answers<u32>>>,
 }
 
 /// What is known of a path.
@@ -40,8 +44,32 @@ pub struct Index {
 struct Known {
     stat: Stat,
     digest: Digest,
-    /// The mode that it was seen to have a moment ago, with this very stat; 0 if nobody looked.
-    seen: u32,
+    /// Its number among those that another thread looks at.
+    look: Option<u32>,
+}
+
+/// Looks at remembered paths that are to be made.
+pub struct PathLooks {
+    folder: Below,
+    /// Below the folder, one after the other.
+    paths: String,
+    /// Where each ends, and the stat that it had.
+    each: Vec<(usize, Stat)>,
+    modes: Arc<Answers<u32>>,
+}
+
+impl PathLooks {
+    /// Makes the looks.
+    pub fn make(self) {
+        self.modes.make(|number| {
+            let begin = number
+                .checked_sub(1)
+                .map_or(0, |before| self.each[before].0);
+            let (end, known) = self.each[number];
+            let (stat, mode) = self.folder.look(&self.paths[begin..end])?;
+            (stat == known).then_some(mode)
+        });
+    }
 }
 
 impl Index {
@@ -52,20 +80,19 @@ impl Index {
             ..Self::default()
         };
         let bytes = fs::read(&index.file).unwrap_or_default();
-        // At the right size at once: growing costs more than counting.
-        let begin = |kind: u8| {
-            bytes
-                .windows(2)
-                .filter(move |two| *two == [b'\n', kind])
-                .count()
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            // A line that a killed process left unfinished.
+            Err(_) => String::from_utf8_lossy(&bytes),
         };
-        index.blobs.reserve(begin(b'b'));
-        index.paths.reserve(begin(b'p'));
-        for line in bytes.split(|byte| *byte == b'\n') {
-            index.lines += usize::from(!line.is_empty());
-            if let Ok(line) = std::str::from_utf8(line) {
-                index.read_line(line);
-            }
+        let lines: Vec<&str> = text.split('\n').filter(|line| !line.is_empty()).collect();
+        index.lines = lines.len();
+        // At the right size at once: growing costs more than counting.
+        let paths = lines.iter().filter(|line| line.starts_with('p')).count();
+        index.paths.reserve(paths);
+        index.blobs.reserve(lines.len() - paths);
+        for line in lines {
+            index.read_line(line);
         }
         index
     }
@@ -82,24 +109,28 @@ impl Index {
         }
     }
 
-    /// Looks at every path below `folder` that it remembers, so that the first question about each costs
-    /// no look.
-    pub fn look_below(&mut self, folder: &Path) {
-        let Some(below) = Below::folder(folder) else {
-            return;
-        };
-        let Some(prefix) = folder.to_str().map(|folder| format!("{folder}/")) else {
-            return;
-        };
+    /// The looks at every path below `folder` that it remembers, for another thread to make: what that has
+    /// seen costs the first question about a path no look.
+    pub fn looks_below(&mut self, folder: &Path) -> Option<PathLooks> {
+        let below = Below::folder(folder)?;
+        let prefix = format!("{}/", folder.to_str()?);
+        let mut paths = String::new();
+        let mut each = Vec::with_capacity(self.paths.len());
         for (path, known) in &mut self.paths {
-            let relative = path.strip_prefix(&*prefix);
-            let found = relative.and_then(|path| below.look(path));
-            if let Some((stat, mode)) = found
-                && stat == known.stat
-            {
-                known.seen = mode;
+            if let Some(relative) = path.strip_prefix(&*prefix) {
+                known.look = u32::try_from(each.len()).ok();
+                paths.push_str(relative);
+                each.push((paths.len(), known.stat));
             }
         }
+        let modes = Arc::new(Answers::new(each.len()));
+        self.modes = Some(Arc::clone(&modes));
+        Some(PathLooks {
+            folder: below,
+            paths,
+            each,
+            modes,
+        })
     }
 
     /// Whether it is the one at `place`.
@@ -110,24 +141,24 @@ impl Index {
     /// The line of a blob is `b DIGEST SIZE MTIME CTIME INODE ;`; that of a path has `p` in front
     /// and the path before the `;`.
     fn read_line(&mut self, line: &str) -> Option<()> {
-        let mut words = line.strip_suffix(" ;")?.splitn(7, ' ');
-        let kind = words.next()?;
-        let digest = words.next()?.parse().ok()?;
+        let rest = &mut line.strip_suffix(" ;")?;
+        let kind = word(rest)?;
+        let digest = word(rest)?.parse().ok()?;
         let stat = Stat {
-            size: words.next()?.parse().ok()?,
-            mtime: words.next()?.parse().ok()?,
-            ctime: words.next()?.parse().ok()?,
-            inode: words.next()?.parse().ok()?,
+            size: word(rest)?.parse().ok()?,
+            mtime: word(rest)?.parse().ok()?,
+            ctime: word(rest)?.parse().ok()?,
+            inode: word(rest)?.parse().ok()?,
         };
-        match (kind, words.next()) {
-            ("b", None) => {
+        match (kind, *rest) {
+            ("b", "") => {
                 self.blobs.insert(digest, stat);
             }
-            ("p", Some(path)) => {
+            ("p", path) => {
                 let known = Known {
                     stat,
                     digest,
-                    seen: 0,
+                    look: None,
                 };
                 self.paths.insert(path.to_owned(), known);
             }
@@ -135,6 +166,18 @@ impl Index {
         }
         Some(())
     }
+}
+
+/// Takes the next word of a line, and the space behind it.
+fn word<'l>(rest: &mut &'l str) -> Option<&'l str> {
+    if rest.is_empty() {
+        return None;
+    }
+    // A search byte by byte: words are short.
+    let end = rest.bytes().position(|byte| byte == b' ');
+    let (word, more) = rest.split_at(end.unwrap_or(rest.len()));
+    *rest = more.get(1..).unwrap_or_default();
+    Some(word)
 }
 
 /// The stat memo of an open store.
@@ -184,11 +227,12 @@ impl Memo {
 
     /// The digest and mode of `path`, if it has the stat now under which it was hashed: by what was
     /// seen of it, or by a look.
-    pub(crate) fn look(&mut self, path: &Path) -> Option<(Digest, u32)> {
-        let known = self.index.paths.get_mut(path.to_str()?)?;
-        let seen = std::mem::take(&mut known.seen);
-        if seen != 0 && self.glances {
-            return Some((known.digest, seen));
+    pub(crate) fn look(&self, path: &Path) -> Option<(Digest, u32)> {
+        let known = self.index.paths.get(path.to_str()?)?;
+        if let (Some(modes), Some(look), true) = (&self.index.modes, known.look, self.glances)
+            && let Some(mode) = modes.take(look as usize)
+        {
+            return Some((known.digest, mode));
         }
         let meta = fs::symlink_metadata(path).ok()?;
         (Stat::of(&meta) == known.stat).then(|| (known.digest, meta.mode()))
@@ -196,6 +240,9 @@ impl Memo {
 
     pub(crate) fn forget_glances(&mut self) {
         self.glances = false;
+        if let Some(modes) = &self.index.modes {
+            modes.stop();
+        }
     }
 
     /// The caller has made sure that the stat is not racy.
@@ -206,7 +253,7 @@ impl Memo {
         let now = Known {
             stat,
             digest,
-            seen: 0,
+            look: None,
         };
         let known = self.index.paths.insert(path.to_owned(), now);
         if known.is_none_or(|known| (known.stat, known.digest) != (stat, digest)) {
@@ -226,6 +273,13 @@ impl Memo {
         let text = format!("\n{}", std::mem::take(&mut self.pending));
         self.index.lines += text.lines().count();
         self.disk.append(&self.index.file, text.as_bytes())
+    }
+
+    /// Forgets everything, giving no memory back. What was not flushed is lost.
+    pub(crate) fn leave(&mut self) {
+        let Index { blobs, paths, .. } = std::mem::take(&mut self.index);
+        std::mem::forget((blobs, paths));
+        self.pending.clear();
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
@@ -317,11 +371,11 @@ mod tests {
         let seen = || {
             let mut memo = load(dir.path());
             memo.remember_path(&path, stat, digest);
-            memo.index.look_below(&shown);
+            memo.index.looks_below(&shown).unwrap().make();
             fs::remove_file(&path).unwrap();
             memo
         };
-        let mut memo = seen();
+        let memo = seen();
         assert_eq!(memo.look(&path).map(|(digest, _)| digest), Some(digest));
         assert_eq!(memo.look(&path), None, "the second look is at the file");
         fs::write(&path, "x").unwrap();

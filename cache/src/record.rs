@@ -171,10 +171,10 @@ impl Store {
         Ok(true)
     }
 
-    /// Every blob of the record's outputs that is missing or was damaged.
-    pub fn lacking(&self, record: &Record) -> Result<Vec<Lack>, Error> {
+    /// Every blob of a record's outputs that is missing or was damaged.
+    pub fn lacking(&self, outputs: &BTreeMap<String, Tree>) -> Result<Vec<Lack>, Error> {
         let mut lacks = Vec::new();
-        for (product, tree) in &record.outputs {
+        for (product, tree) in outputs {
             for (path, _, digest, _) in tree.files() {
                 let cause = match self.condition(&digest)? {
                     Condition::Sound => continue,

@@ -340,6 +340,16 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Closes the store as dropping it does, for a process that ends: what was hashed is on disk, and its
+    /// memory is left to the system.
+    pub fn leave(self) {
+        // Nobody waits for what failed now.
+        let _ = self.settle();
+        self.memo().leave();
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         // Nobody waits for what failed now.

@@ -48,7 +48,7 @@ fn what_waits_counts_here_at_once_and_elsewhere_when_it_is_placed() {
     );
     let record = record(&here, 1);
     let lock = here.lock(&record.key).unwrap();
-    let ticket = here.commit_soon(&record, Some(lock)).unwrap();
+    let ticket = here.commit_soon(&record, &mut Some(lock)).unwrap();
 
     assert_eq!(here.waiting(), 1);
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_store_that_is_closed_settles_what_waits() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let record = record(&store, 1);
-    store.commit_soon(&record, None).unwrap();
+    store.commit_soon(&record, &mut None).unwrap();
     drop(store);
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.records(&record.key).unwrap(), [record]);
@@ -91,6 +91,35 @@ fn a_store_that_is_closed_settles_what_waits() {
         fs::read_dir(dir.path().join("store/tmp")).unwrap().count(),
         0
     );
+}
+
+#[test]
+fn a_store_that_is_left_settles_what_waits_and_remembers_what_it_hashed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let record = record(&store, 1);
+    store.commit_soon(&record, &mut None).unwrap();
+    store.leave();
+    let index = fs::read_to_string(dir.path().join("index")).unwrap();
+    assert_eq!(index.matches("\nb ").count(), 5, "{index}");
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.records(&record.key).unwrap(), [record]);
+    assert_eq!(
+        fs::read_dir(dir.path().join("store/tmp")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn who_changes_nothing_waits_for_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = record(&Store::open(dir.path()).unwrap(), 1);
+    let store = open(dir.path(), Syncing::Each);
+    assert!(store.present(&record).unwrap());
+    store.settle().unwrap();
+    assert_eq!(store.syncs(), 0);
+    store.commit(&record).unwrap();
+    assert!(store.syncs() > 3, "the store's own folders are among them");
 }
 
 /// Many records together cost a few syncs where the whole file system is synced, and about one a file
@@ -102,7 +131,7 @@ fn records_that_wait_together_share_syncs() {
         let store = open(dir.path(), syncing);
         for number in 0..20 {
             let record = record(&store, number);
-            store.commit_soon(&record, None).unwrap();
+            store.commit_soon(&record, &mut None).unwrap();
         }
         store.settle().unwrap();
         assert_eq!(store.verify().unwrap().records, 20);
@@ -146,7 +175,10 @@ fn what_cannot_be_placed_is_told_and_leaves_nothing() {
     let made = [1, 2].map(|number| {
         let record = record(&store, number);
         let lock = store.lock(&record.key).unwrap();
-        (record.key, store.commit_soon(&record, Some(lock)).unwrap())
+        (
+            record.key,
+            store.commit_soon(&record, &mut Some(lock)).unwrap(),
+        )
     });
     refusing.0.store(true, Ordering::SeqCst);
     store.place();

@@ -205,12 +205,11 @@ impl Compared<'_> {
     }
 
     fn row(&self, stage: &str, from: &str, record: &Record) -> Row {
-        let outcome = serde_json::from_value::<Outcome>(record.outcome.clone());
         Row {
             stage: stage.to_owned(),
             from: from.to_owned(),
             parameters: self.provenance.parameters(stage, &record.parts),
-            metrics: Some(outcome.unwrap_or_default().metrics),
+            metrics: Some(Outcome::of(&record.outcome).metrics),
         }
     }
 }

@@ -34,7 +34,8 @@ pub(super) struct PlanArgs {
     /// As `run --frozen` would: every source must be pinned
     #[arg(long)]
     frozen: bool,
-    /// What training would take of graphics cards, which of them it fits, and how; none has to be at hand
+    /// What training would take of graphics cards, which of them it fits, and how; none has to be at hand, nor the
+    /// base: of a hub model that is not fetched yet its config.json is read
     #[arg(long, conflicts_with_all = ["check", "locked", "frozen"])]
     memory: bool,
     /// With --memory: this card, by name or by its memory (24GiB); repeatable [default: all that are known]

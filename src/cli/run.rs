@@ -132,7 +132,9 @@ pub(super) fn run(common: &Common, args: &RunArgs) -> Result<Exit, Trouble> {
         };
         run::watch(&file, reopen, &options, &mut tell, &mut complain)?
     } else {
-        run::run(&project, &options, &mut tell)?
+        let verdict = run::run(&project, &options, &mut tell)?;
+        project.leave();
+        verdict
     };
     if let Some(file) = &args.trace {
         super::trace::write(&trace, file)?;

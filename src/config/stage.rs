@@ -44,6 +44,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) span: &'a Span,
     entries: &'a [Entry],
     doing: Doing<'a>,
+    /// Whether a key of it was at fault.
+    strange: bool,
     /// Whether it is part of the profile.
     pub(crate) here: bool,
 }
@@ -71,10 +73,14 @@ pub(crate) fn draft<'a>(
         faults.push(fault.mend("use letters, digits, `-`, `_` and `.`: it names a folder"));
     }
     let entries = section::map(&entry.value, &entry.key, faults);
+    let before = faults.len();
+    keys(entries, faults);
+    let strange = faults.len() > before;
     Draft {
         id: &entry.key,
         span: &entry.key_span,
         entries,
+        strange,
         doing: doing(entry, entries, registry, faults),
         here: section::get(entries, "profiles")
             .is_none_or(|entry| member(&entry.value, profile, faults)),
@@ -103,7 +109,6 @@ fn doing<'a>(
 ) -> Doing<'a> {
     let uses = section::get(entries, "uses");
     let run = section::get(entries, "run");
-    keys(entries, uses.is_some(), run.is_some(), faults);
     match (uses, run) {
         (Some(uses), Some(run)) => {
             let message = format!("stage `{}` has both `uses` and `run`", stage.key);
@@ -141,20 +146,23 @@ fn doing<'a>(
     }
 }
 
-fn keys(entries: &[Entry], uses: bool, run: bool, faults: &mut Vec<Fault>) {
-    let mut known: Vec<&str> = Vec::new();
-    known.extend(BUILTIN.iter().filter(|_| uses || !run));
-    known.extend(SHELL.iter().filter(|_| run || !uses));
-    known.extend(
-        COMMON
-            .iter()
-            .filter(|key| **key != "effect" || run || !uses),
+fn keys(entries: &[Entry], faults: &mut Vec<Fault>) {
+    let (uses, run) = (
+        section::get(entries, "uses").is_some(),
+        section::get(entries, "run").is_some(),
     );
+    let known = |key: &str| {
+        BUILTIN.contains(&key) && (uses || !run)
+            || SHELL.contains(&key) && (run || !uses)
+            || COMMON.contains(&key) && (key != "effect" || run || !uses)
+    };
     for entry in entries {
         let key = entry.key.as_str();
-        if known.contains(&key) {
+        if known(key) {
             continue;
         }
+        let all = BUILTIN.iter().chain(&SHELL).chain(&COMMON).copied();
+        let known: Vec<&str> = all.filter(|key| known(key)).collect();
         let other = if run { "uses" } else { "run" };
         let elsewhere = BUILTIN.contains(&key) || SHELL.contains(&key) || key == "effect";
         faults.push(match key {
@@ -307,6 +315,9 @@ impl<'a> Draft<'a> {
 
     /// Whether an unknown key of this stage was probably meant to be `key`.
     fn misspelt(&self, key: &str) -> bool {
+        if !self.strange {
+            return false;
+        }
         let known = [&COMMON[..], &BUILTIN, &SHELL].concat();
         section::misspelt(self.entries, &known, key)
     }
@@ -443,7 +454,7 @@ fn spans(entries: &[Entry], source: &str) -> BTreeMap<String, Span> {
 
 fn nested(path: &str, node: &Node, found: &mut BTreeMap<String, Span>) {
     for entry in node.entries().unwrap_or_default() {
-        let path = format!("{path}.{}", entry.key);
+        let path = [path, ".", &entry.key].concat();
         nested(&path, &entry.value, found);
         found.insert(path, entry.value.span.clone());
     }

@@ -173,7 +173,7 @@ fn place(
     let name = name.unwrap_or_else(|| port.to_owned());
     match at {
         Some(at) => format!("inputs/{port}/{at}/{name}"),
-        None => format!("inputs/{port}/{name}"),
+        None => ["inputs/", port, "/", &name].concat(),
     }
 }
 

@@ -45,7 +45,7 @@ pub fn parts(spec: &StageSpec, inputs: &Inputs, pin: Option<&str>) -> KeyParts {
             let mut outputs: Vec<_> = outputs.iter().collect();
             outputs.sort_unstable();
             for (name, path) in outputs {
-                parts.push(format!("output.{name}"), path);
+                parts.push(["output.", name].concat(), path);
             }
         }
     }
@@ -57,7 +57,7 @@ pub fn parts(spec: &StageSpec, inputs: &Inputs, pin: Option<&str>) -> KeyParts {
         push_port(&mut parts, port, items, &spec.action);
     }
     for (name, value) in &spec.env {
-        parts.push(format!("env.{name}"), value);
+        parts.push(["env.", name].concat(), value);
     }
     parts
 }
@@ -88,7 +88,7 @@ pub fn derived(maker: &dyn Stage, params: &Params, port: &str, tree: &Tree) -> K
 fn push_port(parts: &mut KeyParts, port: &str, items: &[Item], action: &Action) {
     for (at, item) in items.iter().enumerate() {
         let name = match items.len() {
-            1 => format!("input.{port}"),
+            1 => ["input.", port].concat(),
             _ => format!("input.{port}.{at}"),
         };
         parts.push(&name, item.tree.digest().hex());
@@ -98,7 +98,7 @@ fn push_port(parts: &mut KeyParts, port: &str, items: &[Item], action: &Action) 
             Action::Shell { .. } => Some(item.place.as_str()),
             Action::Builtin { .. } => Path::new(&item.place).file_name().and_then(|n| n.to_str()),
         };
-        parts.push(format!("{name}.name"), seen.unwrap_or_default());
+        parts.push([&name, ".name"].concat(), seen.unwrap_or_default());
     }
 }
 

@@ -9,12 +9,13 @@
     reason = "ten thousand entries are looked up at every start; what is written is sorted"
 )]
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use cache::{Below, Digest, Glance, KeyParts, Made, Record, Tree};
+use cache::{Digest, Glance, Glances, KeyParts, Made, Record, ResultLooks, Tree};
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
@@ -28,6 +29,8 @@ pub struct Last {
     file: PathBuf,
     entries: HashMap<String, LastResult>,
     lines: usize,
+    /// What another thread sees of their files in the store.
+    glances: Glances,
 }
 
 /// A record less its parts, which follow from the key's.
@@ -48,14 +51,14 @@ pub struct LastResult {
     /// Whether its bytes were left at the remote.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub distant: bool,
-    /// What its files in the store looked like when this was read, if somebody looked.
+    /// Its number among the results that another thread looks at.
     #[serde(skip)]
-    pub glance: Option<Glance>,
+    look: Option<usize>,
 }
 
 impl LastResult {
-    /// Whether it tells of `record`, whose outputs have the digest `result`.
-    fn is(&self, record: &Record, result: Digest) -> bool {
+    /// Whether it tells of `record`.
+    fn is(&self, record: &Record) -> bool {
         let Made {
             started,
             millis,
@@ -68,8 +71,8 @@ impl LastResult {
             log: _,
         } = &record.made;
         let made = &self.made;
+        // The digest of the outputs follows from them.
         self.key == record.key
-            && self.result == result
             && self.outputs == record.outputs
             && self.outcome == record.outcome
             && (&made.started, &made.millis, &made.host) == (started, millis, host)
@@ -109,15 +112,26 @@ impl Last {
         (file_name(name) == name).then(|| name.to_owned())
     }
 
-    /// Looks at the files of every result in the store at `home`, so that the plan need not.
-    pub fn look(&mut self, home: &Path) {
-        let Some(store) = Below::store(home) else {
-            return;
-        };
+    /// The looks at the files of every result in the store at `home`, for another thread to make: the plan
+    /// makes those that it needs before.
+    pub fn looks(&mut self, home: &Path) -> Option<ResultLooks> {
+        let mut looks = ResultLooks::below(home)?;
         for entry in self.entries.values_mut() {
             let outputs = entry.outputs.values();
-            entry.glance = store.result(&entry.key, &entry.result, outputs);
+            entry.look = Some(looks.add(&entry.key, &entry.result, outputs));
         }
+        self.glances = looks.glances();
+        Some(looks)
+    }
+
+    /// What was seen of a result's files in the store, once.
+    pub(super) fn glance(&self, entry: &LastResult) -> Option<Glance> {
+        self.glances.take(entry.look?)
+    }
+
+    /// No look counts any more.
+    pub(super) fn forget_glances(&mut self) {
+        self.glances.stop();
     }
 
     /// Whether these are the last results under `profile`, of a store at `home`.
@@ -132,8 +146,13 @@ impl Last {
 
     fn read(file: PathBuf) -> Self {
         let bytes = fs::read(&file).unwrap_or_default();
-        let lines = bytes.split(|byte| *byte == b'\n');
-        let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+        // As one text: checking it once costs less than checking every string in it. A line that is none
+        // fails its sum.
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(&bytes),
+        };
+        let lines: Vec<_> = text.split('\n').filter(|line| !line.is_empty()).collect();
         // At the right size at once: growing costs more than counting.
         let mut entries = HashMap::with_capacity(lines.len());
         for entry in lines.iter().filter_map(|line| parsed(line)) {
@@ -143,6 +162,7 @@ impl Last {
             file,
             entries,
             lines: lines.len(),
+            glances: Glances::default(),
         }
     }
 
@@ -167,18 +187,17 @@ impl Last {
     /// Makes `record` the last result of `stage`; writes nothing if it is already. `distant`: its
     /// bytes were left at the remote.
     pub fn set(&mut self, stage: &str, record: &Record, distant: bool) -> Result<(), PlanError> {
-        let result = record.result();
         if self
             .entries
             .get(stage)
-            .is_some_and(|entry| entry.is(record, result) && entry.distant == distant)
+            .is_some_and(|entry| entry.is(record) && entry.distant == distant)
         {
             return Ok(());
         }
         let entry = LastResult {
             stage: stage.to_owned(),
             key: record.key,
-            result,
+            result: record.result(),
             outputs: record.outputs.clone(),
             outcome: record.outcome.clone(),
             // The log stays with the record: this file is read by every run.
@@ -187,7 +206,7 @@ impl Last {
                 ..record.made.clone()
             },
             distant,
-            glance: None,
+            look: None,
         };
         let line = line(&entry);
         self.entries.insert(stage.to_owned(), entry);
@@ -253,15 +272,15 @@ fn line(entry: &LastResult) -> String {
 }
 
 /// A line's result, if no bit of it is another. Lines from before there were sums have none.
-fn parsed(line: &[u8]) -> Option<LastResult> {
-    let text = if line.first() == Some(&b'{') {
+fn parsed(line: &str) -> Option<LastResult> {
+    let text = if line.starts_with('{') {
         line
     } else {
-        let (told, text) = (line.get(..16)?, line.get(17..)?);
-        let told = u64::from_str_radix(std::str::from_utf8(told).ok()?, 16).ok()?;
-        (line[16] == b' ' && told == sum(text)).then_some(text)?
+        let (told, text) = (line.get(..16)?, line.get(16..)?.strip_prefix(' ')?);
+        let told = u64::from_str_radix(told, 16).ok()?;
+        (told == sum(text.as_bytes())).then_some(text)?
     };
-    serde_json::from_slice(text).ok()
+    serde_json::from_str(text).ok()
 }
 
 /// FNV-1a over eight bytes at a time, turned: every step can be undone, so no single flip stays unseen.

@@ -7,9 +7,12 @@
 //! only programs it starts are those of a `fingerprint` that is not remembered.
 //! Must not know: how a stage is run, terminals, tokio.
 
+mod ask;
 mod canonical;
 mod decide;
+mod decision;
 mod error;
+mod find;
 mod fingerprint;
 mod input;
 pub mod key;
@@ -21,8 +24,10 @@ mod provenance;
 mod reason;
 #[cfg(test)]
 mod tests;
+mod why;
 
-pub use decide::{Decision, Options, Planner, Question, Settled};
+pub use decide::Planner;
+pub use decision::{Decision, Options, Question, Settled};
 pub use error::PlanError;
 pub use input::{Inputs, Item, Origin};
 pub use last::{Last, LastResult};

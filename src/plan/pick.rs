@@ -53,9 +53,8 @@ impl Picks {
     /// Hears of a result.
     pub(super) fn measure(&mut self, stage: usize, record: &Record) {
         if self.measured.contains(&stage) {
-            let outcome = serde_json::from_value::<Outcome>(record.outcome.clone());
-            self.metrics
-                .insert(stage, outcome.unwrap_or_default().metrics);
+            let outcome = Outcome::of(&record.outcome);
+            self.metrics.insert(stage, outcome.metrics);
         }
     }
 

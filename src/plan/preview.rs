@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cache::Record;
 
-use super::decide::{Decision, Planner, Question, Settled};
+use super::decide::Planner;
+use super::decision::{Decision, Question, Settled};
 use super::error::PlanError;
 
 /// Answers questions to a remote, in their order; `None` where it has no such result.

@@ -217,7 +217,7 @@ pub fn json(page: &Page<'_>) -> String {
         serde_json::json!({
             "key": last.key, "made": last.made.started, "millis": last.made.millis,
             "host": last.made.host, "revision": last.made.revision, "run": page.run,
-            "outcome": last.outcome,
+            "outcome": Outcome::of(&last.outcome),
         })
     });
     let told = serde_json::json!({
@@ -278,7 +278,7 @@ fn result(page: &Page<'_>, spec: &StageSpec, paint: Paint) -> Vec<String> {
         ),
     ));
     lines.extend(rows("outputs", outputs_of(outputs, spec, page.results)));
-    let outcome: Outcome = serde_json::from_value(outcome.clone()).unwrap_or_default();
+    let outcome = Outcome::of(outcome);
     let metrics = outcome.metrics.iter();
     lines.extend(rows(
         "metrics",

@@ -29,8 +29,13 @@ fn rows(forecast: &Forecast) -> String {
     let rows = units::count(forecast.rows, "row");
     if forecast.assumed {
         let (longest, batch) = (forecast.longest, forecast.batch);
+        let why = if forecast.bare {
+            "of its base only the config is there"
+        } else {
+            "its rows are not made yet"
+        };
         return format!(
-            "its rows are not made yet: a batch of {batch} is assumed, {longest} tokens each, which share nothing"
+            "{why}: a batch of {batch} is assumed, {longest} tokens each, which share nothing"
         );
     }
     format!(
@@ -71,6 +76,7 @@ pub fn json(stages: &[String], forecast: &Forecast) -> String {
             "rows": forecast.rows,
             "longest": forecast.longest,
             "assumed": forecast.assumed,
+            "bare": forecast.bare,
             "batch": forecast.batch,
             "card": card.card,
             "memory": card.memory,
@@ -114,6 +120,7 @@ mod tests {
             rows: 812,
             longest: 1203,
             assumed: false,
+            bare: false,
             batch: 16,
             cards: vec![
                 card("T4", 15, None, Some("has no bf16")),
@@ -159,5 +166,10 @@ mod tests {
             rows(&forecast),
             "its rows are not made yet: a batch of 16 is assumed, 2048 tokens each, which share nothing"
         );
+        let bare = Forecast {
+            bare: true,
+            ..forecast
+        };
+        assert!(rows(&bare).starts_with("of its base only the config is there: a batch of 16"));
     }
 }

@@ -117,10 +117,8 @@ fn take(
         let mend = "edit them in `out/` first, or leave it".to_owned();
         return Err(refused("accept::nothing", message, mend));
     }
-    let mut outcome: stages::Outcome = last
-        .as_ref()
-        .and_then(|last| serde_json::from_value(last.outcome.clone()).ok())
-        .unwrap_or_default();
+    let kept = last.as_ref().map(|last| stages::Outcome::of(&last.outcome));
+    let mut outcome = kept.unwrap_or_default();
     if let (Action::Shell { .. }, Some(metrics)) = (&spec.action, metrics(spec, &folder)) {
         let read = prepare::metrics(&metrics);
         outcome.metrics =
@@ -132,7 +130,7 @@ fn take(
     let record = Record {
         key: parts.digest(),
         parts,
-        outcome: serde_json::to_value(&outcome).expect("an outcome is plain data"),
+        outcome: outcome.kept(),
         made: Made {
             started: jiff::Timestamp::now().to_string(),
             // What it took to make them, for the forecast.

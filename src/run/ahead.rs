@@ -3,9 +3,11 @@
 //!
 //! Promises: only time is won. The index and the last results are guesses about which store and
 //! which profile the pipeline will name; whoever opens those looks whether they are meant, and
-//! reads others otherwise. What was seen of a file counts once, and not after work began.
+//! reads others otherwise. Looks go on while the plan is made; what was seen of a file counts once, and not
+//! after work began.
 
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread;
 
 use cache::Index;
@@ -35,13 +37,13 @@ pub(super) fn beside<T>(
     profile: Option<&str>,
     work: impl FnOnce() -> T,
 ) -> (T, Ahead) {
-    let lock = || Lock::load(&folder.join(lock::FILE_NAME));
+    let lock_file = folder.join(lock::FILE_NAME);
     let place = Index::place(home, None);
     let size = place.metadata().map_or(0, |found| found.len());
     if size < WORTH_IT {
         let done = work();
         let ahead = Ahead {
-            lock: lock(),
+            lock: Lock::load(&lock_file),
             index: None,
             last: None,
         };
@@ -49,29 +51,46 @@ pub(super) fn beside<T>(
     }
     let profile = profile.map(str::to_owned);
     let profile = profile.or_else(|| Last::newest_profile(home));
-    thread::scope(|scope| {
-        let last = scope.spawn(|| {
-            let mut last = match &profile {
-                Some(profile) => Last::load(home, profile),
-                None => Last::newest(home)?,
-            };
-            last.look(home);
-            Some(last)
-        });
-        let others = scope.spawn(|| {
-            let (lock, mut index) = (lock(), Index::read(&place));
-            if let Some(profile) = &profile {
-                index.look_below(&folder.join(OUT).join(profile));
-            }
-            (lock, index)
-        });
-        let done = work();
-        let (lock, index) = others.join().expect("bug: reading ahead panicked");
-        let ahead = Ahead {
-            lock,
-            index: Some(index),
-            last: last.join().expect("bug: reading ahead panicked"),
+    let (for_last, own) = (profile.clone(), home.to_owned());
+    let last = beginning(move |tell| {
+        let last = match &for_last {
+            Some(profile) => Some(Last::load(&own, profile)),
+            None => Last::newest(&own),
         };
-        (done, ahead)
-    })
+        let Some(mut last) = last else { return };
+        let looks = last.looks(&own);
+        tell(last);
+        if let Some(looks) = looks {
+            looks.make();
+        }
+    });
+    let shown = profile.map(|profile| folder.join(OUT).join(profile));
+    let others = beginning(move |tell| {
+        let (lock, mut index) = (Lock::load(&lock_file), Index::read(&place));
+        let looks = shown.and_then(|shown| index.looks_below(&shown));
+        tell((lock, index));
+        if let Some(looks) = looks {
+            looks.make();
+        }
+    });
+    let done = work();
+    let (lock, index) = others.recv().expect("bug: reading ahead panicked");
+    let ahead = Ahead {
+        lock,
+        index: Some(index),
+        last: last.recv().ok(),
+    };
+    (done, ahead)
+}
+
+/// Begins `work` on a thread of its own, which tells what it has and goes on.
+fn beginning<T: Send + 'static>(
+    work: impl FnOnce(&dyn Fn(T)) + Send + 'static,
+) -> mpsc::Receiver<T> {
+    let (to, told) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody may listen any more: the pipeline was at fault.
+        work(&|it| drop(to.send(it)));
+    });
+    told
 }

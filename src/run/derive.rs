@@ -14,7 +14,8 @@ use stages::{Outcome, Params, StageError, StageEvent};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::executor::{LOCK_PAUSE, Voice, already, blocking, run, same_inputs};
+use super::commit::same_inputs;
+use super::executor::{LOCK_PAUSE, Voice, already, blocking, run};
 use super::job::{Failure, Job, Message};
 use super::log::Log;
 use super::prepare::{self, Prepared, stored};
@@ -222,7 +223,7 @@ fn keep(
         key: order.key,
         parts: order.parts.clone(),
         outputs: BTreeMap::new(),
-        outcome: serde_json::to_value(outcome).expect("an outcome is plain data"),
+        outcome: outcome.kept(),
         made,
     };
     for (name, path) in &prepared.products {

@@ -1,11 +1,10 @@
-//! One stage, from its key to its record: lock, prepare, run, check, commit; retries with
-//! back-off; the results shown in `out/`.
+//! One stage, from its key to its record: lock, prepare, run, commit; retries with back-off.
 //!
 //! Promises: a failed, cancelled or discarded try leaves no trace in the store but blobs
-//! that nothing names; a second process waits for the first one's result; inputs that were
-//! read in place are looked at again before the result counts.
+//! that nothing names; a second process waits for the first one's result; no try runs without the
+//! key's lock.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache::{Digest, KeyLock, Made, Record, Ticket};
@@ -15,23 +14,18 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::backoff;
-use super::checkpoints;
+use super::commit::{Locked, collect, keep, show};
 use super::derive;
 use super::job::{Failure, Job, Message, Performed};
-use super::log::{self, Log};
-use super::out::{Found, Out};
+use super::log::Log;
 use super::pools::Held;
-use super::prepare::{self, Prepared, prepare, stored};
+use super::prepare::{Prepared, prepare, stored};
 use super::process::{Channel, Ended, Stop, supervise};
 use super::worker::{self, Heard};
 use crate::config::Action;
-use crate::plan::key;
 
 /// How often a lock held by another process is asked for.
 pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(100);
-
-/// What took longer to make waits until no power cut takes it back: the wait is little beside it.
-const QUICK: Duration = Duration::from_millis(200);
 
 /// Where an executor tells what happens.
 #[derive(Clone)]
@@ -148,9 +142,6 @@ pub(super) fn already(job: &Job, key: &Digest) -> Result<Option<Record>, Failure
     }
     Ok(None)
 }
-
-/// The lock of the key that is being made; gone with the record.
-type Locked = Arc<Mutex<Option<KeyLock>>>;
 
 /// One try.
 async fn tried(
@@ -316,180 +307,6 @@ fn judge(
         Action::Shell { .. } => {
             let error = worker::died("the command", status);
             Err(failed(error.at("run").retryable()))
-        }
-    }
-}
-
-/// Takes the outputs into the store. Blocks.
-fn collect(
-    job: &Job,
-    prepared: &Prepared,
-    mut outcome: Outcome,
-    mut made: Made,
-) -> Result<Record, StageError> {
-    for (name, path) in &prepared.products {
-        let empty = || path.is_dir() && path.read_dir().is_ok_and(|mut dir| dir.next().is_none());
-        if path.symlink_metadata().is_err() || empty() {
-            return Err(missing(job, prepared, name, path));
-        }
-    }
-    if matches!(job.spec().action, Action::Shell { .. })
-        && let Some((_, path)) = prepared.products.iter().find(|(name, _)| name == "metrics")
-        && path.is_file()
-    {
-        outcome.metrics = prepare::metrics(path)?;
-    }
-    made.log = log::keep(&job.log, &job.store);
-    // A source that was resolved is found again under its pin, which the lock will name.
-    let parts = match &outcome.pin {
-        Some(pin) => key::pinned(&job.parts, pin),
-        None => job.parts.clone(),
-    };
-    let mut record = Record {
-        key: parts.digest(),
-        parts,
-        outputs: std::collections::BTreeMap::new(),
-        outcome: serde_json::to_value(&outcome).expect("an outcome is plain data"),
-        made,
-    };
-    for (name, path) in &prepared.products {
-        let tree = job.store.adopt(path).map_err(|error| stored(&error))?;
-        record.outputs.insert(name.clone(), tree);
-    }
-    same_inputs(job)?;
-    Ok(record)
-}
-
-/// Makes the result exist. That of a stage that was quick to make comes into its place with others
-/// a moment later; whatever was worth more is safe when this returns. Blocks.
-fn keep(job: &Job, record: &Record, lock: &Locked, took: Duration) -> Result<Ticket, StageError> {
-    let store = &job.store;
-    let mut held = lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(held) = &mut held {
-        // Whoever was frozen for long may find that what it stored was collected.
-        let mine = store.still_mine(&job.key, held);
-        let whole = mine.and_then(|stayed| Ok(stayed || store.present(record)?));
-        if !whole.map_err(|error| stored(&error))? {
-            return Err(frozen(job));
-        }
-    }
-    let ticket = store.commit_soon(record, held);
-    let ticket = ticket.map_err(|error| stored(&error))?;
-    let resolved = record.key != job.key;
-    if took > QUICK || resolved || checkpoints::hold_something(job) {
-        let settled = job.store.settle();
-        let failed = ticket.failure().map_or(settled, Err);
-        failed.map_err(|error| stored(&error))?;
-    }
-    // The result is there: what was kept for resuming is of no more use.
-    if !job.pipeline.checkpoints.keep {
-        checkpoints::drop_of(job);
-    }
-    Ok(ticket)
-}
-
-/// This process stood still for so long that another collected what it had stored.
-fn frozen(job: &Job) -> StageError {
-    let text = "this process stood still for too long, and what it had stored is gone";
-    let error = StageError::new(
-        "run::frozen",
-        format!("`{}`: {text}", job.spec().id),
-        "run again",
-    );
-    error.retryable()
-}
-
-/// Refuses what was made of an input that changed meanwhile.
-pub(super) fn same_inputs(job: &Job) -> Result<(), StageError> {
-    for (path, tree) in job.outside() {
-        let same = job.store.unchanged(path, tree);
-        if !same.map_err(|error| stored(&error))? {
-            return Err(changed(path));
-        }
-    }
-    Ok(())
-}
-
-fn missing(job: &Job, prepared: &Prepared, name: &str, path: &std::path::Path) -> StageError {
-    let shown = path
-        .strip_prefix(&prepared.program.folder)
-        .unwrap_or(path)
-        .display();
-    let what = if path.is_dir() {
-        "left empty"
-    } else {
-        "not written"
-    };
-    StageError::new(
-        "run::missing-output",
-        format!(
-            "the output `{name}` (`{shown}`) was {what} by `{}`",
-            job.spec().id
-        ),
-        "let the command write it, or take it out of `outputs`",
-    )
-    .at("outputs")
-}
-
-fn changed(path: &std::path::Path) -> StageError {
-    StageError::new(
-        "run::input-changed",
-        format!("`{}` changed while the stage read it", path.display()),
-        "the result was discarded; run again when the file is at rest",
-    )
-    .at("inputs")
-}
-
-/// Shows a new result in `out/`; that this fails costs no result. Blocks.
-fn show(job: &Job, record: &Record, voice: &Voice) {
-    let out = Out {
-        store: &job.store,
-        root: &job.out,
-        profile: &job.pipeline.profile,
-    };
-    let spec = job.spec();
-    match out.show(&spec.id, &spec.products(), record, false) {
-        Ok(found) => tell_found(&spec.id, found, |code, text| {
-            voice.tell(Message::Notice(code, text));
-        }),
-        Err(error) => voice.tell(Message::Notice(
-            error.code(),
-            format!(
-                "the result of `{}` is stored, but not shown: {error}",
-                spec.id
-            ),
-        )),
-    }
-}
-
-/// Says what was found in a stage's folder of results.
-pub(crate) fn tell_found(
-    stage: &str,
-    found: Option<Found>,
-    mut tell: impl FnMut(&'static str, String),
-) {
-    match found {
-        None | Some(Found::Back) => {}
-        Some(Found::Modified(files)) => {
-            let names: Vec<_> = files
-                .iter()
-                .map(|file| format!("`{}`", file.display()))
-                .collect();
-            let text = format!(
-                "the results of `{stage}` were modified by hand: {}",
-                names.join(", ")
-            );
-            tell("out::modified", text);
-        }
-        Some(Found::Kept(moves)) => {
-            for (from, to) in moves {
-                let text = format!(
-                    "`{}` was modified by hand: kept as `{}`",
-                    from.display(),
-                    to.display()
-                );
-                tell("out::kept", text);
-            }
         }
     }
 }

@@ -66,6 +66,11 @@ impl Journal {
         self.write(!matches!(told.event, Event::Stage { .. }));
     }
 
+    /// Gives no memory back of what was not worth a line.
+    pub(crate) fn leave(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.early));
+    }
+
     fn line(&mut self, told: &Envelope) {
         serde_json::to_writer(&mut self.waiting, told).expect("events are plain data");
         self.waiting.push(b'\n');

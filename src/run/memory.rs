@@ -1,22 +1,27 @@
 //! What the training stages of a plan would take of cards, asked of the worker: the command knows no CUDA.
 //!
-//! Promises: nothing is run and nothing is kept; rows that are not made yet are assumed.
+//! Promises: nothing is run and nothing is kept; rows that are not made yet are assumed, and of a base that is not
+//! fetched yet its config is enough (base.rs).
+
+mod base;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
-use stages::StageError;
+use cache::Scratch;
+use serde_json::{Value, json};
 use stages::contract::WorkerRequest;
 use stages::train::memory::{ANSWER, Forecast, KIND};
+use stages::{Stage, StageError, registry};
 
 use super::Project;
 use super::prepare::stored;
 use super::worker::{self, Heard};
 use crate::config::{Action, Reference, StageSpec};
 use crate::plan::{Decision, Settled};
+use base::Bases;
 
 /// Train stages that would take the same, and what that is.
 pub struct Planned {
@@ -32,7 +37,7 @@ const PORTS: [&str; 4] = ["base", "tools", "train", "val"];
 /// Plans the memory of every train stage among `decisions`. `cards` are names or sizes; none means all that are known.
 ///
 /// # Errors
-/// What the worker says, and `memory::no-base` where a base is not there yet.
+/// What the worker says, and `memory::no-base` where the shape of a base cannot be had yet.
 pub fn memory(
     project: &Project,
     decisions: &[(usize, Decision)],
@@ -45,13 +50,14 @@ pub fn memory(
             _ => None,
         });
     let known: Settled = known.collect();
+    let mut bases = Bases::default();
     let mut planned: Vec<Planned> = Vec::new();
     for (stage, _) in decisions {
         let spec = &project.pipeline.stages[*stage];
         if !matches!(&spec.action, Action::Builtin { stage, .. } if stage.kind() == "train") {
             continue;
         }
-        let forecast = ask(project, spec, &known, cards)?;
+        let forecast = ask(project, spec, &known, &mut bases, cards)?;
         match planned.iter_mut().find(|one| one.forecast == forecast) {
             Some(same) => same.stages.push(spec.id.clone()),
             None => planned.push(Planned {
@@ -67,35 +73,21 @@ fn ask(
     project: &Project,
     spec: &StageSpec,
     known: &Settled,
+    bases: &mut Bases,
     cards: &[String],
 ) -> Result<Forecast, StageError> {
     let Action::Builtin { stage: _, params } = &spec.action else {
         unreachable!("only train is asked about");
     };
     let scratch = project.store.scratch().map_err(|error| stored(&error))?;
-    let folder = |name: &str| {
-        let path = scratch.path().join(name);
-        std::fs::create_dir_all(&path).map_err(|error| StageError::io(&path, &error))?;
-        Ok::<_, StageError>(path)
-    };
-    let request = WorkerRequest {
-        program: env!("CARGO_PKG_VERSION").to_owned(),
-        kind: KIND.to_owned(),
-        version: 1,
-        params: BTreeMap::from([
-            ("train".to_owned(), json!(params.given())),
-            ("cards".to_owned(), json!(cards)),
-        ]),
-        inputs: inputs(project, spec, known, &folder("inputs")?)?,
-        derived: BTreeMap::new(),
-        output: folder("output")?,
-        checkpoint: folder("checkpoint")?,
-        keep: folder("keep")?,
-        seed: spec.seed,
-        threads: 1,
-        pin: None,
-        network: false,
-    };
+    let asked = BTreeMap::from([
+        ("train".to_owned(), json!(params.given())),
+        ("cards".to_owned(), json!(cards)),
+    ]);
+    let mut request = request(&scratch, KIND, asked)?;
+    let folder = folder(&scratch, "inputs")?;
+    request.inputs = inputs(project, spec, known, bases, &folder)?;
+    request.seed = spec.seed;
     answered(&request)?;
     let path = request.output.join(ANSWER);
     let text = std::fs::read(&path).map_err(|error| StageError::io(&path, &error))?;
@@ -109,11 +101,41 @@ fn ask(
     })
 }
 
+/// A request without inputs, all of whose folders lie in `scratch`.
+fn request(
+    scratch: &Scratch,
+    kind: &str,
+    params: BTreeMap<String, Value>,
+) -> Result<WorkerRequest, StageError> {
+    Ok(WorkerRequest {
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        kind: kind.to_owned(),
+        version: registry::find(kind).map_or(0, Stage::version),
+        params,
+        inputs: BTreeMap::new(),
+        derived: BTreeMap::new(),
+        output: folder(scratch, "output")?,
+        checkpoint: folder(scratch, "checkpoint")?,
+        keep: folder(scratch, "keep")?,
+        seed: 0,
+        threads: 1,
+        pin: None,
+        network: false,
+    })
+}
+
+fn folder(scratch: &Scratch, name: &str) -> Result<PathBuf, StageError> {
+    let path = scratch.path().join(name);
+    std::fs::create_dir_all(&path).map_err(|error| StageError::io(&path, &error))?;
+    Ok(path)
+}
+
 /// Paths of those inputs that are there.
 fn inputs(
     project: &Project,
     spec: &StageSpec,
     known: &Settled,
+    bases: &mut Bases,
     folder: &Path,
 ) -> Result<BTreeMap<String, Vec<PathBuf>>, StageError> {
     let mut inputs = BTreeMap::new();
@@ -136,32 +158,17 @@ fn inputs(
                 .transpose()?
             }
         };
-        match path {
-            Some(path) => {
-                inputs.insert(input.name.clone(), vec![path]);
+        let path = match (path, reference) {
+            (None, Reference::Product { stage, .. }) if input.name == "base" => {
+                Some(bases.find(project, spec, stage)?)
             }
-            None if input.name == "base" => return Err(no_base(spec, reference)),
-            None => {}
+            (path, _) => path,
+        };
+        if let Some(path) = path {
+            inputs.insert(input.name.clone(), vec![path]);
         }
     }
     Ok(inputs)
-}
-
-fn no_base(spec: &StageSpec, reference: &Reference) -> StageError {
-    let (name, mend) = match reference {
-        Reference::Product { stage, .. } => {
-            (stage.clone(), format!("run `tunesmith run {stage}` first"))
-        }
-        Reference::Path(path) => (path.display().to_string(), "look at the path".to_owned()),
-    };
-    StageError::new(
-        "memory::no-base",
-        format!(
-            "the base of `{}` (`{name}`) is not there yet, and its shape decides",
-            spec.id
-        ),
-        mend,
-    )
 }
 
 /// Runs the worker to its end.

@@ -10,6 +10,7 @@ mod backoff;
 mod checkpoints;
 mod claims;
 mod collect;
+mod commit;
 mod derive;
 mod executor;
 mod finish;
@@ -137,7 +138,8 @@ pub enum RunError {
     Runtime(std::io::Error),
 }
 
-/// Runs a project; `tell` hears everything that happens.
+/// Runs a project; `tell` hears everything that happens. For a process that ends soon: the memory of
+/// what was planned is not given back.
 pub fn run(
     project: &Project,
     options: &Options,
@@ -150,11 +152,14 @@ pub fn run(
         let link = link(project, options, None);
         let planner = planner(project, options, &link, &selected, false);
         let selected = selected.clone();
-        let scheduler = Scheduler::new(project, options, planner, link, selected, tell, None);
+        let mut scheduler = Scheduler::new(project, options, planner, link, selected, tell, None);
         // What the remote said did not hold; what was made instead is there by now.
         match scheduler.run()? {
-            (Verdict::Superseded, _) => {}
-            (verdict, _) => return Ok(verdict),
+            Verdict::Superseded => {}
+            verdict => {
+                scheduler.leave();
+                return Ok(verdict);
+            }
         }
     }
 }

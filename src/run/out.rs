@@ -34,7 +34,10 @@ pub(crate) struct Out<'a> {
 
 impl Out<'_> {
     fn folder(&self, stage: &str) -> PathBuf {
-        self.root.join(self.profile).join(stage)
+        let root = self.root.as_os_str().len();
+        let mut folder = PathBuf::with_capacity(root + self.profile.len() + stage.len() + 2);
+        folder.extend([self.root, Path::new(self.profile), Path::new(stage)]);
+        folder
     }
 
     /// Makes the folder of `stage` show `record`. `fresh`: the result was there before, so

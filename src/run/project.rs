@@ -130,6 +130,23 @@ impl Project {
         })
     }
 
+    /// Closes the project for a process that ends: the store is closed as ever, what is memory and nothing
+    /// else is left to the system.
+    pub fn leave(self) {
+        let Self {
+            pipeline,
+            graph,
+            lock,
+            store,
+            last,
+            ..
+        } = self;
+        std::mem::forget((pipeline, graph, lock, last));
+        if let Some(store) = Arc::into_inner(store) {
+            store.leave();
+        }
+    }
+
     /// The last results of the pipeline's profile: those that were read ahead the first time, as
     /// they are on disk from then on.
     pub fn last(&self) -> Last {

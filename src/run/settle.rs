@@ -7,7 +7,7 @@ use cache::{Digest, Record};
 use stages::contract::WAITING_FOR_PEOPLE;
 use stages::{Outcome, StageError};
 
-use super::executor::tell_found;
+use super::commit::tell_found;
 use super::gates;
 use super::job::{Failure, Performed};
 use super::log::bring_back;
@@ -323,5 +323,5 @@ impl Scheduler<'_> {
 
 /// What the stage found out beside its files.
 pub(super) fn outcome(record: &Record) -> Outcome {
-    serde_json::from_value(record.outcome.clone()).unwrap_or_default()
+    Outcome::of(&record.outcome)
 }

@@ -147,9 +147,11 @@ fn one_round(
     let link = link(&project, options, None);
     let planner = planner(&project, options, &link, &selected, false);
     let eyes = Some(&mut *watching);
-    let scheduler = Scheduler::new(&project, options, planner, link, selected, tell, eyes);
-    let (verdict, settled) = scheduler.run()?;
-    watching.pins.merge(&settled.pins());
+    let mut scheduler = Scheduler::new(&project, options, planner, link, selected, tell, eyes);
+    let verdict = scheduler.run()?;
+    let pins = scheduler.locked().pins();
+    drop(scheduler);
+    watching.pins.merge(&pins);
     Ok(verdict)
 }
 

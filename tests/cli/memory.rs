@@ -1,8 +1,9 @@
 //! `plan --memory`: which cards a training fits, told without a card and without weights.
 
 use std::process::Output;
+use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::builtin::worker;
 use super::project::Project;
@@ -60,6 +61,51 @@ fn run(project: &Project, args: &[&str]) -> Output {
         .env("TUNESMITH_WORKER", worker())
         .output()
         .expect("it starts")
+}
+
+/// As [`run`], with a hub at `endpoint`.
+fn run_with_hub(project: &Project, endpoint: &str, args: &[&str]) -> Output {
+    let mut command = project.command(args);
+    command
+        .env("TUNESMITH_WORKER", worker())
+        .env("HF_ENDPOINT", endpoint)
+        .env("HF_HOME", project.at("no-hub-cache"))
+        .env_remove("HF_HUB_CACHE")
+        .env_remove("HF_HUB_OFFLINE")
+        .env_remove("HTTP_PROXY")
+        .env_remove("http_proxy")
+        .output()
+        .expect("it starts")
+}
+
+/// A hub with one model, of which it gives the config alone; and what it was asked for.
+fn hub(config: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    let server = tiny_http::Server::http("127.0.0.1:0").expect("a port");
+    let address = server.server_addr().to_ip().expect("an IP address");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&asked);
+    let listing = json!({
+        "id": "owner/name",
+        "sha": "0123456789abcdef0123456789abcdef01234567",
+        "siblings": [
+            { "rfilename": "config.json", "size": config.len() },
+            { "rfilename": "model.safetensors", "size": 1 << 30 },
+            { "rfilename": "tokenizer.json", "size": 9 },
+        ],
+    });
+    std::thread::spawn(move || {
+        for request in server.incoming_requests() {
+            let path = request.url().split('?').next().unwrap_or_default();
+            let body = match path.rsplit('/').next() {
+                Some("main") => listing.to_string(),
+                Some("config.json") => config.clone(),
+                _ => String::new(),
+            };
+            heard.lock().expect("a list").push(path.to_owned());
+            let _client_went = request.respond(tiny_http::Response::from_string(body));
+        }
+    });
+    (format!("http://{address}"), asked)
 }
 
 fn lines(output: &Output) -> Vec<Value> {
@@ -135,4 +181,87 @@ fn what_cannot_be_planned_says_why() {
     project.edit("pipeline.yaml", "base: ./model,", "base: rows,");
     let said = project.page(&run(&project, &["plan", "--memory"]));
     assert!(said.contains("`tunesmith run rows` first"), "{said}");
+}
+
+const L4: [&str; 4] = ["plan", "--memory", "--card", "L4"];
+
+#[test]
+fn a_folder_with_the_config_alone_is_enough() {
+    let project = project();
+    for file in [
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        std::fs::remove_file(project.at(&format!("model/{file}"))).expect("it was there");
+    }
+    let said = project.page(&run(&project, &L4));
+    insta::with_settings!({ filters => [(r" +\d+\.\d", " [GIB]")] }, {
+        insta::assert_snapshot!(said, @r"
+        exit 0
+        ----- stdout -----
+        train[lr=1e-3], train[lr=2e-3]
+          of its base only the config is there: a batch of 8 is assumed, 2048 tokens each, which share nothing
+
+          card     GiB   takes  weights  adapter    step  how
+          L4 [GIB] [GIB] [GIB] [GIB] [GIB]  every activation kept; 8 rows at a time
+        ");
+    });
+}
+
+#[test]
+fn of_a_hub_model_that_is_not_fetched_the_config_is_read_once() {
+    let project = project();
+    project.edit("pipeline.yaml", "base: ./model,", "base: hub,");
+    project.edit(
+        "pipeline.yaml",
+        "stages:\n",
+        "stages:\n  hub: { uses: fetch, with: { model: owner/name } }\n",
+    );
+    let (endpoint, asked) = hub(project.read("model/config.json"));
+    let planned = lines(&run_with_hub(
+        &project,
+        &endpoint,
+        &[&L4[..], &["--json"]].concat(),
+    ));
+    assert_eq!(planned.len(), 1, "{planned:?}");
+    assert_eq!(planned[0]["stages"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        (&planned[0]["bare"], &planned[0]["fits"]),
+        (&true.into(), &true.into())
+    );
+    let asked = asked.lock().expect("a list").clone();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked[1].ends_with("/config.json"), "{asked:?}");
+    assert!(!project.at("out").exists(), "nothing was run");
+
+    // Nobody is there.
+    let said = project.page(&run_with_hub(&project, "http://127.0.0.1:1", &L4));
+    insta::assert_snapshot!(said, @r"
+    exit 1
+    ----- stderr -----
+    memory::no-base
+
+      × the base of `train[lr=1e-3]` (`hub`) is not there yet, and its config.json cannot be had:
+      │ `http://127.0.0.1:1/api/models/owner/name/revision/main` cannot be reached: io: Connection
+      │ refused (os error 111)
+      help: check the connection, `HTTPS_PROXY` and the host name; what has arrived is kept; or run
+            `tunesmith run hub` first
+    ");
+}
+
+#[test]
+fn a_base_that_is_fetched_from_this_machine_is_read_where_it_is() {
+    let project = project();
+    project.edit("pipeline.yaml", "base: ./model,", "base: copy,");
+    project.edit(
+        "pipeline.yaml",
+        "stages:\n",
+        "stages:\n  copy: { uses: fetch, inputs: { path: ./model } }\n",
+    );
+    let planned = lines(&run(&project, &[&L4[..], &["--json"]].concat()));
+    assert_eq!(
+        (&planned[0]["bare"], &planned[0]["fits"]),
+        (&false.into(), &true.into())
+    );
 }

@@ -80,7 +80,7 @@ fn make_together(store: &Store, recorder: &Recorder, numbers: &[usize]) {
     for (at, number) in numbers.iter().enumerate() {
         let held = store.lock(&parts(*number).digest()).unwrap();
         let record = record(store, *number);
-        store.commit_soon(&record, Some(held)).unwrap();
+        store.commit_soon(&record, &mut Some(held)).unwrap();
         if at == 1 {
             store.place();
         }

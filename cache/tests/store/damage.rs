@@ -15,14 +15,17 @@ fn a_damaged_blob_is_noticed_even_at_once_and_at_the_same_size() {
     store.commit(&made).unwrap();
     damage(&store, &only_blob(&made.outputs["out"]), b"BYTES");
 
-    let lacks = store.lacking(&made).unwrap();
+    let lacks = store.lacking(&made.outputs).unwrap();
     assert_eq!(lacks.len(), 1);
     assert_eq!(
         (&*lacks[0].product, lacks[0].cause),
         ("out", LackCause::Damaged)
     );
     assert!(!store.present(&made).unwrap());
-    assert_eq!(store.lacking(&made).unwrap()[0].cause, LackCause::Missing);
+    assert_eq!(
+        store.lacking(&made.outputs).unwrap()[0].cause,
+        LackCause::Missing
+    );
     let quarantined = bench
         .path(".tunesmith/store/quarantine")
         .join(Digest::of(b"bytes").hex());

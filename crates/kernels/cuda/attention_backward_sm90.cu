@@ -188,6 +188,14 @@ struct KeyWork {
 };
 
 /// Statistics of a stage: lse in powers of two, delta, seq_start, 64 of each.
+///
+/// Unlike the tiles they are written and read by plain stores and loads, so each hand-over goes through two
+/// meetings. Filled: the lanes of the producer store, meet in a __syncwarp, which orders memory among them, and lane 0
+/// arrives at `full`; an arrival releases (.release.cta is its default) all that happens before it, the other lanes'
+/// stores included, and readers acquire by waiting for that phase. Emptied: the lanes of a computing warp load, meet in
+/// a __syncwarp, and lane 0 arrives at `empty`, which every lane of the producer waits for. (PTX ISA, "Memory
+/// consistency model": causality order goes through both.) racecheck calls the middle thread an indirect barrier
+/// dependency and follows it by default from Compute Sanitizer 2024.4; docs/performance.md names the later fixes.
 __device__ inline float* stats_of(char* smem, int n) { return reinterpret_cast<float*>(smem + kStats) + (n % kStages) * 3 * kMoving; }
 
 __device__ inline void dkv_copy_stats(const Params& p, const KeyWork& work, float* stats, int n) {
@@ -238,6 +246,7 @@ __device__ inline void dkv_compute(const Params& p, const KeyWork& work, const R
     start(n);
     product_wait<1>();
     pin(d_k);
+    __syncwarp();  // every lane has read the last stage's statistics
     if (n > 0 && lane == 0) barrier_arrive(ring.empty(n - 1));
     pin(s);
 

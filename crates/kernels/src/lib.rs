@@ -13,4 +13,4 @@ mod tensor_map;
 /// Whether this program holds kernels.
 pub const BUILT: bool = cfg!(feature = "cuda");
 
-pub use module::{Element, Grid, Kernel, Kernels, LaunchError};
+pub use module::{Element, Grid, Kernel, Kernels, LaunchError, symbols};

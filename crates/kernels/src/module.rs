@@ -73,6 +73,18 @@ pub struct LaunchError {
     pub what: String,
     /// The driver's number and name for it.
     pub code: String,
+    /// Whether the card has no memory for it.
+    pub out_of_memory: bool,
+}
+
+impl LaunchError {
+    fn new(what: String, result: sys::CUresult) -> Self {
+        Self {
+            what,
+            code: format!("{result:?}"),
+            out_of_memory: result == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+        }
+    }
 }
 
 impl fmt::Display for LaunchError {
@@ -87,10 +99,7 @@ fn check(result: sys::CUresult, what: impl FnOnce() -> String) -> Result<(), Lau
     if result == sys::CUresult::CUDA_SUCCESS {
         return Ok(());
     }
-    Err(LaunchError {
-        what: what(),
-        code: format!("{result:?}"),
-    })
+    Err(LaunchError::new(what(), result))
 }
 
 /// Where the attention families begin, and the kernels they hold.
@@ -199,6 +208,21 @@ kernels! {
     }
 }
 
+impl Kernel {
+    /// Its name in the families, for an element type.
+    pub fn symbol(self, element: Element) -> &'static str {
+        let (_, names, _) = TABLE[self as usize];
+        names[element as usize]
+    }
+}
+
+/// The name of every kernel that can be launched from here; some stand for both element types.
+pub fn symbols() -> impl Iterator<Item = &'static str> {
+    let of_elements = TABLE.iter().flat_map(|(_, names, _)| *names);
+    let attention = ATTENTION_KERNELS.iter().chain(WARPGROUP_KERNELS);
+    of_elements.chain(attention.map(|(_, name)| *name))
+}
+
 /// All kernels, ready in the current context.
 pub struct Kernels {
     functions: Vec<[sys::CUfunction; 2]>,
@@ -220,6 +244,7 @@ impl Kernels {
             return Err(LaunchError {
                 what: "loading the kernels".to_owned(),
                 code: "this program was built without them".to_owned(),
+                out_of_memory: false,
             });
         }
         let modules = FATBINS[..ATTENTION + GENERAL]
@@ -269,6 +294,11 @@ impl Kernels {
                 .iter()
                 .all(|(_, name)| self.attention.contains_key(name)),
         }
+    }
+
+    /// Whether this card and this build have the kernel of a launch.
+    pub fn knows(&self, launch: &Launch) -> bool {
+        self.attention.contains_key(launch.kernel)
     }
 
     /// Puts one launch into `stream`.
@@ -356,10 +386,7 @@ fn allow_shared(function: sys::CUfunction, shared: u32, name: &str) -> Result<()
 }
 
 fn failed(name: &str, grid: &dyn fmt::Debug, code: sys::CUresult) -> LaunchError {
-    LaunchError {
-        what: format!("launch of {name} with {grid:?}"),
-        code: format!("{code:?}"),
-    }
+    LaunchError::new(format!("launch of {name} with {grid:?}"), code)
 }
 
 /// # Safety

@@ -10,16 +10,13 @@
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use qlora::dtype::Dtype;
 use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::{
-    Activation, Adapter, Architecture, LayerAttention, LoraConfig, Matrix, Model, ModelConfig,
-    Result, Rope, Target,
+    Adapter, LayerAttention, LoraConfig, Matrix, Model, ModelConfig, Result, Rope, Target,
 };
 
 fn smollm2() -> ModelConfig {
     ModelConfig {
-        architecture: Architecture::Llama,
         vocab: 49_152,
         hidden: 576,
         intermediate: 1536,
@@ -35,20 +32,11 @@ fn smollm2() -> ModelConfig {
             30
         ],
         attention_scale: ModelConfig::plain_scale(64),
-        attention_softcap: None,
-        logit_softcap: None,
-        activation: Activation::Silu,
-        norm_offset: 0.0,
-        qk_norm: false,
-        post_norms: false,
-        embedding_scale: 1.0,
-        rms_eps: 1e-5,
         tie_embeddings: true,
-        qkv_bias: false,
         max_position: 8192,
         bos: Some(1),
         eos: vec![2],
-        dtype: Dtype::F32,
+        ..ModelConfig::default()
     }
 }
 

@@ -62,8 +62,8 @@ pub enum Error {
     /// A GPU, its driver or its libraries refuse.
     #[error("{what}")]
     Device { what: String, mend: String },
-    /// A card does not give the memory that a plan counts on.
-    #[error("{what}: the card is full")]
+    /// A card, or the host for what is pinned, does not give the memory that was counted on.
+    #[error("{what}: there is not enough memory")]
     OutOfMemory { what: String, mend: String },
     /// Another process of a data-parallel run is gone, has stopped or does not fit.
     #[error("{what}")]

@@ -206,7 +206,7 @@ impl<'a> Scheduler<'a> {
     /// The whole run. What the plan can settle without running anything is settled before
     /// the async room opens, so a run that does nothing starts no thread.
     /// [`Verdict::Superseded`] asks for another run.
-    pub(crate) fn run(mut self) -> Result<(Verdict, Lock), RunError> {
+    pub(crate) fn run(&mut self) -> Result<Verdict, RunError> {
         self.say(Event::RunStarted {
             pipeline: self.project.pipeline.name.clone(),
             profile: self.project.pipeline.profile.clone(),
@@ -226,8 +226,26 @@ impl<'a> Scheduler<'a> {
         self.collect();
         self.tidy();
         self.tell_of_remote();
-        let verdict = self.finish();
-        Ok((verdict, self.locked))
+        Ok(self.finish())
+    }
+
+    /// What this run settled for the lock file.
+    pub(crate) fn locked(&self) -> &Lock {
+        &self.locked
+    }
+
+    /// After the end, in a process that ends: what is memory and nothing else is left to the system.
+    /// Whoever waits for nothing any more gives back a thousand stages' texts for a twentieth of a run.
+    pub(crate) fn leave(self) {
+        let Self {
+            planner,
+            settled,
+            locked,
+            mut journal,
+            ..
+        } = self;
+        journal.leave();
+        std::mem::forget((planner, settled, locked));
     }
 
     fn go(&mut self) -> Result<(), RunError> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{StageError, StageEvent};
 
@@ -114,6 +115,45 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// What the outside source resolved to; the lock file keeps it.
     pub pin: Option<String>,
+}
+
+impl Outcome {
+    /// As records keep it: an empty object where nothing was found out, for every run reads one a stage.
+    pub fn kept(&self) -> Value {
+        if *self == Self::default() {
+            return Value::Object(serde_json::Map::new());
+        }
+        serde_json::to_value(self).expect("an outcome is plain data")
+    }
+
+    /// Reads [`Outcome::kept`]; what is no outcome says nothing.
+    pub fn of(kept: &Value) -> Self {
+        if kept.as_object().is_some_and(serde_json::Map::is_empty) {
+            return Self::default();
+        }
+        Self::deserialize(kept).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_comes_back_as_it_was_kept_whole_or_empty() {
+        let metrics = BTreeMap::from([("loss".to_owned(), 0.5)]);
+        let some = Outcome {
+            metrics,
+            ..Outcome::default()
+        };
+        for outcome in [some, Outcome::default()] {
+            assert_eq!(Outcome::of(&outcome.kept()), outcome);
+        }
+        assert_eq!(Outcome::default().kept(), serde_json::json!({}));
+        // As older builds kept it.
+        let whole = serde_json::json!({"metrics": {}, "notes": [], "pin": null});
+        assert_eq!(Outcome::of(&whole), Outcome::default());
+    }
 }
 
 /// What a check before the run can see.

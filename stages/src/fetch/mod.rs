@@ -6,6 +6,7 @@
 //! they are a product; a partial download survives a kill and is resumed; pickles are
 //! refused. Must not know: what the bytes mean.
 
+mod ahead;
 mod download;
 mod error;
 mod glob;
@@ -25,6 +26,7 @@ use crate::contract::{
 use crate::http::{Environment, Http, Patience};
 use crate::sha256;
 
+pub use ahead::{Ahead, ahead};
 pub(crate) use error::FetchError;
 use params::Source;
 

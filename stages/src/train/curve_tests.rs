@@ -42,7 +42,7 @@ fn setup(bench: &Bench, with: Value) -> Setup {
         let base = Base::open(ctx.input("base").unwrap(), ctx.input("tools").unwrap()).unwrap();
         let path = ctx.input("train").unwrap();
         let rows = rows::examples(&base, path, "train", &Rules::of(params), ctx).unwrap();
-        let config = settings::train_config(params, ctx.seed, &base, &rows.examples).unwrap();
+        let config = settings::train_config(params, ctx.seed, Some(&base), &rows.examples).unwrap();
         Setup {
             start: start(params, ctx, &base).unwrap(),
             rows: rows.examples,

@@ -1,14 +1,15 @@
 //! What a training run would take of cards that are not at hand: the run's rows and settings, planned by the code of
 //! the step with its operations switched off.
 //!
-//! Promises: no GPU, no weights: a base's config is read, its tensors are not. Must not know: how the answer is shown.
+//! Promises: no GPU, no weights: a base's config is read, its tensors are not, nor need they be there. Must not know:
+//! how the answer is shown.
 
 use qlora::cuda::{
     Base as CardBase, CARDS, CONTEXT, CardModel, CudaEngine, Device, Element, Options, Precision,
 };
 use qlora::train::{Example, TrainJob, plan_on_gpu};
 pub use qlora::train::{Keeping, StepPlan};
-use qlora::{Adapter, ModelConfig, Quantization};
+use qlora::{Adapter, ModelConfig, ModelFiles, Quantization};
 use serde::{Deserialize, Serialize};
 
 use super::rows::{self, Rules};
@@ -27,8 +28,10 @@ pub struct Forecast {
     /// Rows that it was planned with, and the longest of them in tokens.
     pub rows: usize,
     pub longest: usize,
-    /// Whether they are assumed, for the real ones are not there yet.
+    /// Whether they are assumed, for the real ones are not there yet or cannot be read.
     pub assumed: bool,
+    /// Whether the base's config alone is there: without its tokenizer no row can be read.
+    pub bare: bool,
     /// Of one optimizer step.
     pub batch: usize,
     pub cards: Vec<OnCard>,
@@ -176,20 +179,20 @@ fn forecast(
     cards: &[CardModel],
     ctx: &Context<'_>,
 ) -> Result<Forecast, StageError> {
-    let base = Base::open(ctx.input("base")?, ctx.input("tools")?)?;
+    let (shape, base) = shape(ctx)?;
     let rules = Rules::of(train);
     let read = |port: &str| {
-        ctx.optional(port)
-            .map(|path| rows::examples(&base, path, port, &rules, ctx))
-            .transpose()
+        let (Some(base), Some(path)) = (&base, ctx.optional(port)) else {
+            return Ok(None);
+        };
+        rows::examples(base, path, port, &rules, ctx).map(|rows| Some(rows.examples))
     };
-    let real = read("train")?.map(|rows| rows.examples);
-    let val = read("val")?.map_or_else(Vec::new, |rows| rows.examples);
+    let real = read("train")?;
+    let val = read("val")?.unwrap_or_default();
     let assumed = real.is_none();
     let batch = train.int("batch").unwrap_or(16) as usize;
     let rows = real.unwrap_or_else(|| longest_rows(batch, rules.context));
-    let config = settings::train_config(train, ctx.seed, &base, &rows)?;
-    let shape = base.files.config().map_err(|error| engine(&error))?;
+    let config = settings::train_config(train, ctx.seed, base.as_ref(), &rows)?;
     let lora = settings::lora(train, ctx.seed)?;
     let adapter = Adapter::zeros(&shape, &lora).map_err(|error| engine(&error))?;
     let run = Run {
@@ -206,9 +209,21 @@ fn forecast(
         rows: rows.len(),
         longest: longest(&rows),
         assumed,
+        bare: base.is_none(),
         batch,
         cards: cards.iter().map(|card| run.on(card)).collect(),
     })
+}
+
+/// The base's shape, and the base unless its config alone is there.
+fn shape(ctx: &Context<'_>) -> Result<(ModelConfig, Option<Base>), StageError> {
+    let path = ctx.input("base")?;
+    if let Some(bare) = ModelFiles::bare(path).map_err(|error| engine(&error))? {
+        return Ok((bare, None));
+    }
+    let base = Base::open(path, ctx.input("tools")?)?;
+    let shape = base.files.config().map_err(|error| engine(&error))?;
+    Ok((shape, Some(base)))
 }
 
 /// A batch of rows as long as they may be, which share nothing and are learned whole.
@@ -305,6 +320,31 @@ mod tests {
         assert_eq!((forecast.rows, forecast.longest), (3, 40));
         assert!(forecast.assumed);
         assert_eq!(forecast.cards[0].memory, 24 << 30);
+    }
+
+    #[test]
+    fn a_config_alone_is_planned_with_assumed_rows() {
+        let mut bench = bench();
+        bench.give("train", "train.jsonl", ROWS);
+        let folder = bench.folder.path().join("bare");
+        std::fs::create_dir(&folder).unwrap();
+        let whole = &bench.inputs["base"][0];
+        std::fs::copy(whole.join("config.json"), folder.join("config.json")).unwrap();
+        bench.inputs.insert("base".to_owned(), vec![folder]);
+        let train = json!({ "batch": 3, "context": 40, "samples": ["hi"] });
+        let with = json!({ "train": train, "cards": ["24GiB"] });
+        bench.run(&MemoryPlan, with.clone()).expect("it plans");
+        let bare: Forecast = serde_json::from_value(bench.json(ANSWER)).unwrap();
+        assert!(bare.bare && bare.assumed);
+        // But for that it is the plan of the whole base.
+        let whole = plan(false, with);
+        assert_eq!(
+            Forecast {
+                bare: false,
+                ..bare
+            },
+            whole
+        );
     }
 
     #[test]

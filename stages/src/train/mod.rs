@@ -115,7 +115,7 @@ fn train_on(params: &Params, ctx: &Context<'_>, crew: &Crew) -> Result<Outcome, 
         val.examples.len(),
         longest(&rows.examples)
     ));
-    let config = settings::train_config(params, ctx.seed, &base, &rows.examples)?;
+    let config = settings::train_config(params, ctx.seed, Some(&base), &rows.examples)?;
     let adapter = start(params, ctx, &base)?;
     let job = Job {
         base: &base,

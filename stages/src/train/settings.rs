@@ -47,11 +47,11 @@ fn pattern<T>(params: &Params, name: &str, read: fn(f64) -> T) -> BTreeMap<Strin
         .collect()
 }
 
-/// The run's settings.
+/// The run's settings; without a base it gives no sample answers.
 pub(super) fn train_config(
     params: &Params,
     seed: u64,
-    base: &Base,
+    base: Option<&Base>,
     rows: &[Example],
 ) -> Result<TrainConfig, StageError> {
     let optional = |name: &str| params.int(name).map(|value| value as u64);
@@ -85,7 +85,7 @@ pub(super) fn train_config(
         keep_best: params.flag("keep_best"),
         keep: count(params, "keep", 0),
         shared_prefix: params.flag("shared_prefix"),
-        samples: samples(params, base)?,
+        samples: base.map_or(Ok(None), |base| samples(params, base))?,
         ..TrainConfig::default()
     };
     if config.eval_every.is_none() {

@@ -2,7 +2,7 @@
 //! plans for cards that are not there (tests/training/paper.rs) plan for the same.
 
 use qlora::train::Example;
-use qlora::{Activation, Architecture, Dtype, LayerAttention, ModelConfig, Rope};
+use qlora::{Architecture, Dtype, LayerAttention, ModelConfig, Rope};
 
 pub(crate) const GIB: f64 = 1_073_741_824.0;
 
@@ -24,20 +24,11 @@ pub(crate) fn mistral() -> ModelConfig {
             32
         ],
         attention_scale: ModelConfig::plain_scale(128),
-        attention_softcap: None,
-        logit_softcap: None,
-        activation: Activation::Silu,
-        rms_eps: 1e-5,
-        norm_offset: 0.0,
-        qk_norm: false,
-        post_norms: false,
-        embedding_scale: 1.0,
-        tie_embeddings: false,
-        qkv_bias: false,
         max_position: 32_768,
         bos: Some(1),
         eos: vec![2],
         dtype: Dtype::Bf16,
+        ..ModelConfig::default()
     }
 }
 

@@ -83,6 +83,16 @@ pub struct LayerAttention {
     pub rope: Rope,
 }
 
+impl Default for LayerAttention {
+    /// To everything before it, by unscaled angles of base 10,000.
+    fn default() -> Self {
+        Self {
+            window: None,
+            rope: Rope::plain(1e4),
+        }
+    }
+}
+
 /// The shape of a Llama-family decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
@@ -130,6 +140,39 @@ pub struct ModelConfig {
     pub eos: Vec<u32>,
     /// The format of the stored weights.
     pub dtype: Dtype,
+}
+
+impl Default for ModelConfig {
+    /// A Llama as small as can be: one layer, one head, no bias, cap or window, a head of its own. A larger one names
+    /// its sizes, and what goes with them: `attention` has an entry a layer, `attention_scale` follows `head_dim`.
+    fn default() -> Self {
+        Self {
+            architecture: Architecture::Llama,
+            vocab: 8,
+            hidden: 16,
+            intermediate: 16,
+            layers: 1,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 16,
+            attention: vec![LayerAttention::default()],
+            attention_scale: Self::plain_scale(16),
+            attention_softcap: None,
+            logit_softcap: None,
+            activation: Activation::Silu,
+            rms_eps: 1e-5,
+            norm_offset: 0.0,
+            qk_norm: false,
+            post_norms: false,
+            embedding_scale: 1.0,
+            tie_embeddings: false,
+            qkv_bias: false,
+            max_position: 512,
+            bos: None,
+            eos: Vec::new(),
+            dtype: Dtype::F32,
+        }
+    }
 }
 
 impl ModelConfig {
@@ -200,5 +243,17 @@ impl ModelConfig {
             ));
         }
         Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_a_shape_that_is_read_as_well() {
+        let plain = ModelConfig::default();
+        assert_eq!(plain.clone().checked().unwrap(), plain);
+        assert_eq!(plain.query_width(), plain.hidden);
     }
 }

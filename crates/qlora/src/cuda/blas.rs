@@ -14,7 +14,7 @@ use std::ptr;
 use cudarc::cublaslt::sys;
 use kernels::Element;
 
-use super::device::Device;
+use super::device::{Device, full};
 use super::memory::{Region, Rows};
 use crate::error::{Error, Result};
 
@@ -62,6 +62,10 @@ pub(super) struct Blas {
 fn check(status: sys::cublasStatus_t, what: &str) -> Result<()> {
     if status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
         return Ok(());
+    }
+    // Its handle and what it loads at a first product lie on the card; a product's workspace is ours.
+    if status == sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED {
+        return Err(full(&format!("cuBLASLt, {what}")));
     }
     Err(Error::device(
         format!("cuBLASLt, {what}: {status:?}"),
@@ -355,5 +359,24 @@ impl Blas {
             desc,
             algo: result.algo,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_without_memory_is_told_from_one_that_refuses() {
+        use sys::cublasStatus_t as Status;
+        let told = |status| check(status, "starting").unwrap_err();
+        let full = told(Status::CUBLAS_STATUS_ALLOC_FAILED);
+        assert_eq!(full.code(), "qlora::out-of-memory");
+        assert_eq!(
+            full.to_string(),
+            "cuBLASLt, starting: there is not enough memory"
+        );
+        let refused = told(Status::CUBLAS_STATUS_NOT_SUPPORTED);
+        assert_eq!(refused.code(), "qlora::device");
     }
 }

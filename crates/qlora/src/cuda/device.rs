@@ -8,7 +8,7 @@ use std::ptr;
 
 use cudarc::driver::sys;
 use kernels::attention::{AttentionParams, Card, Door, Launch};
-use kernels::{Element, Grid, Kernel, Kernels, params::Params};
+use kernels::{Element, Grid, Kernel, Kernels, LaunchError, params::Params};
 
 use super::blas::Blas;
 use super::memory::{ALIGNMENT, Region};
@@ -111,13 +111,22 @@ pub(super) fn check(result: sys::CUresult, what: &str) -> Result<()> {
     Err(Error::device(format!("{what}: {result:?}"), mend))
 }
 
-/// The card, or the host where it is to be pinned, has no memory for `what`.
+/// The card has no memory for `what`.
 pub(super) fn full(what: &str) -> Error {
     Error::OutOfMemory {
         what: what.to_owned(),
         mend: "end other programs on the card, shorten the rows, or use a card with more memory"
             .to_owned(),
     }
+}
+
+/// What a kernel that was not loaded or launched comes to; `mend` where it is not for memory: code and stacks of
+/// kernels take some of the card's, too, and most of it at their first launch.
+fn refused(error: &LaunchError, mend: &str) -> Error {
+    if error.out_of_memory {
+        return full(&error.what);
+    }
+    Error::device(error.to_string(), mend)
 }
 
 /// A point in a stream.
@@ -201,8 +210,8 @@ impl Device {
             ));
         }
         let kernels = Kernels::load().map_err(|e| {
-            Error::device(
-                e.to_string(),
+            refused(
+                &e,
                 "build with this card's architecture in TUNESMITH_CUDA_ARCHS",
             )
         })?;
@@ -252,13 +261,13 @@ impl Device {
             self.kernels
                 .launch(kernel, element, grid, params, self.stream)
         }
-        .map_err(|e| Error::device(e.to_string(), "report this with the shapes of the run"))
+        .map_err(|e| refused(&e, "report this with the shapes of the run"))
     }
 
     pub(super) fn launch_attention(&self, launch: &Launch, params: &AttentionParams) -> Result<()> {
         // SAFETY: as in `launch`.
         unsafe { self.kernels.launch_attention(launch, params, self.stream) }
-            .map_err(|e| Error::device(e.to_string(), "report this with the shapes of the run"))
+            .map_err(|e| refused(&e, "report this with the shapes of the run"))
     }
 
     /// A block of device memory that lives as long as the process.
@@ -528,10 +537,15 @@ impl Pinned {
         }
         // SAFETY: the out-pointer is valid.
         let pinned = unsafe { sys::cuMemHostAlloc(&raw mut at, bytes.max(1), 0) };
-        check(
-            pinned,
-            &format!("pinning {} MiB of host memory", bytes >> 20),
-        )?;
+        let what = format!("pinning {} MiB of host memory", bytes >> 20);
+        if pinned == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let mend = "end other programs on this machine, shorten the rows, or use a card with more memory";
+            return Err(Error::OutOfMemory {
+                what,
+                mend: mend.to_owned(),
+            });
+        }
+        check(pinned, &what)?;
         Ok(Self {
             at: at.cast(),
             bytes,

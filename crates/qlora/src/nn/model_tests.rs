@@ -1,14 +1,12 @@
 //! A tiny random decoder for tests: grouped heads, odd sizes, untied head.
 
 use super::*;
-use crate::config::{Activation, Architecture, LayerAttention, Rope};
-use crate::dtype::Dtype;
+use crate::config::LayerAttention;
 use crate::ops::simd::tests::noise;
 
 /// Two layers, four query heads on two key/value heads.
 pub(crate) fn tiny_config() -> ModelConfig {
     ModelConfig {
-        architecture: Architecture::Llama,
         vocab: 61,
         hidden: 24,
         intermediate: 40,
@@ -16,28 +14,11 @@ pub(crate) fn tiny_config() -> ModelConfig {
         heads: 4,
         kv_heads: 2,
         head_dim: 8,
-        attention: vec![
-            LayerAttention {
-                window: None,
-                rope: Rope::plain(1e4),
-            };
-            2
-        ],
+        attention: vec![LayerAttention::default(); 2],
         attention_scale: ModelConfig::plain_scale(8),
-        attention_softcap: None,
-        logit_softcap: None,
-        activation: Activation::Silu,
-        norm_offset: 0.0,
-        qk_norm: false,
-        post_norms: false,
-        embedding_scale: 1.0,
-        rms_eps: 1e-5,
-        tie_embeddings: false,
-        qkv_bias: false,
-        max_position: 512,
         bos: Some(1),
         eos: vec![2],
-        dtype: Dtype::F32,
+        ..ModelConfig::default()
     }
 }
 

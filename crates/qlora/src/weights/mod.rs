@@ -102,6 +102,19 @@ impl ModelFiles {
         })
     }
 
+    /// The shape of the model in `folder`, if `config.json` is there and no weights are; nothing where there are
+    /// some, or is no config.
+    ///
+    /// # Errors
+    /// [`Error::Format`] and [`Error::Unsupported`] for a config that says no shape that is known; [`Error::Io`].
+    pub fn bare(folder: impl AsRef<Path>) -> Result<Option<ModelConfig>> {
+        let folder = folder.as_ref();
+        if !place::is_bare(folder)? {
+            return Ok(None);
+        }
+        read_config(folder).map(Some)
+    }
+
     /// Takes four-bit layers from `file`, which [`quantize_layers`](crate::quantize_layers) made of this
     /// model: those that it has are not read and quantized again. The values are the same.
     ///

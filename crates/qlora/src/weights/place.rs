@@ -41,6 +41,21 @@ pub(super) fn find(path: &Path) -> Result<Found> {
     one_gguf(path)
 }
 
+/// How weights are stored, also in ways that are not opened.
+const WEIGHTS: [&str; 7] = ["safetensors", "gguf", "bin", "pt", "pth", "pkl", "ckpt"];
+
+/// Whether a folder has a config and no weights.
+pub(super) fn is_bare(folder: &Path) -> Result<bool> {
+    if !folder.join("config.json").is_file() {
+        return Ok(false);
+    }
+    let weights = |path: &PathBuf| {
+        let found = path.extension().and_then(|ext| ext.to_str());
+        found.is_some_and(|ext| WEIGHTS.contains(&ext))
+    };
+    Ok(!entries(folder)?.iter().any(weights))
+}
+
 /// A folder with a config must have safetensors too.
 fn with_weights(folder: &Path) -> Result<Found> {
     let names = entries(folder)?;

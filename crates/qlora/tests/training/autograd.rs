@@ -4,11 +4,9 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, Device, Result, Tensor, Var};
-use qlora::dtype::Dtype;
 use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, TrainJob, train};
 use qlora::{
-    Activation, Adapter, Architecture, LayerAttention, LoraConfig, Matrix, Model, ModelConfig,
-    Rope, Slot, Target,
+    Adapter, Architecture, LayerAttention, LoraConfig, Matrix, Model, ModelConfig, Slot, Target,
 };
 
 fn noise(len: usize, seed: u64) -> Vec<f32> {
@@ -39,25 +37,16 @@ fn config(qkv_bias: bool, sliding_window: Option<usize>) -> ModelConfig {
         attention: vec![
             LayerAttention {
                 window: sliding_window,
-                rope: Rope::plain(1e4),
+                ..LayerAttention::default()
             };
             3
         ],
         attention_scale: ModelConfig::plain_scale(8),
-        attention_softcap: None,
-        logit_softcap: None,
-        activation: Activation::Silu,
-        norm_offset: 0.0,
-        qk_norm: false,
-        post_norms: false,
-        embedding_scale: 1.0,
-        rms_eps: 1e-5,
         tie_embeddings: qkv_bias,
         qkv_bias,
         max_position: 256,
-        bos: None,
         eos: vec![2],
-        dtype: Dtype::F32,
+        ..ModelConfig::default()
     }
 }
 

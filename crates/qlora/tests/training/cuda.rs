@@ -7,9 +7,10 @@ use qlora::cuda::{
 use qlora::peft::PeftAdapter;
 use qlora::train::{Example, Schedule, TrainConfig, TrainJob, TrainReport, train, train_on_gpu};
 use qlora::weights::ModelFiles;
-use qlora::{Adapter, Dtype, LoraConfig, Matrix, Model, Nf4Tensor, Quantization, Target};
+use qlora::{Adapter, Dtype, LoraConfig, Matrix, Model, Nf4Tensor, Quantization};
 use safetensors::SafeTensors;
 
+use crate::cuda_work::{NF4, behind_prefix, lora};
 use crate::folder::{Sides, write};
 use crate::peft_refs::{batch, distance, floats, golden, name, settings};
 
@@ -185,22 +186,7 @@ fn f32_training_is_peft_s() {
 
 /// Rows behind one prefix of 21 ids times `scale`, one odd row among them.
 pub(crate) fn rows(scale: u32) -> Vec<Example> {
-    let ids = |seed: u32, count: u32| (0..count).map(move |i| 3 + (seed * 131 + i * 37) % 250);
-    (0..9u32)
-        .map(|i| {
-            let prefix = ids(if i == 4 { 9 } else { 1 }, 21 * scale);
-            let ids: Vec<u32> = prefix.chain(ids(20 + i, (5 + i) * scale)).collect();
-            let labels = (0..ids.len())
-                .map(|p| p > 21 * scale as usize + 1)
-                .collect();
-            Example {
-                id: format!("row {i}"),
-                ids,
-                labels,
-                weight: 1.0,
-            }
-        })
-        .collect()
+    behind_prefix(9, 4, 21 * scale, |row| (5 + row) * scale)
 }
 
 #[test]
@@ -308,17 +294,8 @@ fn attention_kernel(device: &Device, head_dim: usize) -> String {
 fn bf16_is_near(head_dim: usize, rows: &[Example]) {
     let dir = folder(head_dim);
     let files = ModelFiles::open(dir.path()).unwrap();
-    let quantization = Quantization::Nf4 { double: true };
-    let mut model = Model::load(&files, quantization).unwrap();
-    let lora = LoraConfig {
-        r: 8,
-        alpha: 16.0,
-        dropout: 0.05,
-        targets: Target::ALL.to_vec(),
-        seed: 1,
-        ..LoraConfig::default()
-    };
-    let start = Adapter::new(model.config(), &lora).unwrap();
+    let mut model = Model::load(&files, NF4).unwrap();
+    let start = Adapter::new(model.config(), &lora(0.05)).unwrap();
     let config = TrainConfig {
         batch: 9,
         epochs: 4,
@@ -326,7 +303,7 @@ fn bf16_is_near(head_dim: usize, rows: &[Example]) {
         ..TrainConfig::default()
     };
     let (_, want) = on_cpu(&mut model, &start, rows, &config);
-    let mut card = base(&files, Element::Bf16, quantization);
+    let mut card = base(&files, Element::Bf16, NF4);
     let kernel = attention_kernel(card.device(), head_dim);
     let mut first: Option<Adapter> = None;
     for keep in [

@@ -2,36 +2,18 @@
 
 use qlora::cuda::{Base, CudaEngine, Element, Generator, Options, bench};
 use qlora::train::{Example, TrainConfig, TrainJob, train_on_gpu};
-use qlora::{Adapter, LinearWeight, LoraConfig, ModelFiles, Quantization, Target, quantize_layers};
+use qlora::{Adapter, LinearWeight, ModelFiles, Target, quantize_layers};
 
 use crate::cuda::{base, folder, without_gpu};
-
-const NF4: Quantization = Quantization::Nf4 { double: true };
+use crate::cuda_work::{NF4, apart, lora};
 
 fn rows() -> Vec<Example> {
-    (0..6_u32)
-        .map(|row| Example {
-            id: format!("row-{row}"),
-            ids: (0..40 + 3 * row)
-                .map(|at| (row * 31 + at * 17) % 512)
-                .collect(),
-            labels: (0..40 + 3 * row).map(|at| at > 20).collect(),
-            weight: 1.0,
-        })
-        .collect()
+    apart(6, |row| 40 + 3 * row)
 }
 
 /// The bits of an adapter after a few steps, and an answer.
 fn trained(base: Base) -> (Vec<u32>, Vec<Vec<u32>>) {
-    let lora = LoraConfig {
-        r: 8,
-        alpha: 16.0,
-        dropout: 0.05,
-        targets: Target::ALL.to_vec(),
-        seed: 1,
-        ..LoraConfig::default()
-    };
-    let mut adapter = Adapter::new(base.config(), &lora).unwrap();
+    let mut adapter = Adapter::new(base.config(), &lora(0.05)).unwrap();
     let config = TrainConfig {
         batch: 3,
         epochs: 2,

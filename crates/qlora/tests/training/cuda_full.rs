@@ -4,19 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use qlora::cuda::{CudaEngine, Element, Options};
 use qlora::train::{Example, TrainConfig, TrainEvent, TrainJob, TrainReport, train_on_gpu};
-use qlora::{Adapter, LoraConfig, ModelFiles, Quantization, Target};
+use qlora::{Adapter, ModelFiles};
 
 use crate::cuda::{base, folder, without_gpu};
+use crate::cuda_work::{NF4, apart, lora};
 
 fn rows() -> Vec<Example> {
-    (0..16_u32)
-        .map(|row| Example {
-            id: format!("row-{row}"),
-            ids: (0..150).map(|at| (row * 31 + at * 17) % 512).collect(),
-            labels: (0..150).map(|at| at > 20).collect(),
-            weight: 1.0,
-        })
-        .collect()
+    apart(16, |_| 150)
 }
 
 struct Ran {
@@ -34,16 +28,8 @@ fn run(
     checkpoints: Option<&std::path::Path>,
     stop_after: Option<u64>,
 ) -> Option<Ran> {
-    let card = base(files, Element::F32, Quantization::Nf4 { double: true });
-    let lora = LoraConfig {
-        r: 8,
-        alpha: 16.0,
-        dropout: 0.05,
-        targets: Target::ALL.to_vec(),
-        seed: 1,
-        ..LoraConfig::default()
-    };
-    let mut adapter = Adapter::new(card.config(), &lora).unwrap();
+    let card = base(files, Element::F32, NF4);
+    let mut adapter = Adapter::new(card.config(), &lora(0.05)).unwrap();
     let options = Options {
         refuse_above,
         ..Options::default()
@@ -130,12 +116,11 @@ fn a_plan_on_paper_is_the_card_s() {
     let plain = ModelFiles::open(dir.path()).unwrap();
     qlora::quantize_layers(&plain, true, &layers, &mut |_, _| true).unwrap();
     let files = plain.with_layers(&layers).unwrap();
-    let quantization = Quantization::Nf4 { double: true };
     let ran = run(&files, None, None, None).unwrap();
-    let real = base(&files, Element::F32, quantization);
+    let real = base(&files, Element::F32, NF4);
     let precision = Precision {
         element: Element::F32,
-        quantization,
+        quantization: NF4,
     };
     let device = Device::on_paper(real.device().info().clone());
     let sketch = Base::sketch(device, real.config(), precision, 256).unwrap();

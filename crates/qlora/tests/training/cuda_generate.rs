@@ -6,9 +6,8 @@ use qlora::weights::ModelFiles;
 use qlora::{Adapter, Error, LoraConfig, Matrix, Model, Quantization, Target};
 
 use crate::cuda::{base, folder, folder_of, reference, without_gpu};
+use crate::cuda_work::{NF4, lora};
 use crate::peft_refs::{distance, golden};
-
-const NF4: Quantization = Quantization::Nf4 { double: true };
 
 fn ids(seed: u32, count: u32) -> Vec<u32> {
     (0..count)
@@ -32,13 +31,7 @@ fn prompts(count: u32) -> Vec<Vec<u32>> {
 
 /// An adapter that changes what the base says.
 fn adapter(model: &qlora::ModelConfig) -> Adapter {
-    let lora = LoraConfig {
-        r: 8,
-        alpha: 16.0,
-        seed: 1,
-        ..LoraConfig::default()
-    };
-    spread(model, &lora)
+    spread(model, &lora(0.0))
 }
 
 /// One on a single layer, on some of the maps that read one input.

@@ -7,40 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use qlora::cuda::{CudaEngine, Element, Options};
 use qlora::train::{Example, Schedule, TrainConfig, TrainEvent, TrainJob, train_on_gpu};
 use qlora::weights::ModelFiles;
-use qlora::{Adapter, Error, LoraConfig, ModelConfig, Quantization, Target};
+use qlora::{Adapter, Error, LoraConfig, ModelConfig, Quantization};
 
 use crate::cuda::{base, folder, reference, without_gpu};
+use crate::cuda_work::{NF4, behind_prefix, lora};
 use crate::peft_refs::{distance, golden};
-
-const NF4: Quantization = Quantization::Nf4 { double: true };
 
 /// Sixteen rows behind one prefix of `prefix` ids, and an odd one.
 fn rows(prefix: u32) -> Vec<Example> {
-    let ids = |seed: u32, count: u32| (0..count).map(move |i| 3 + (seed * 131 + i * 37) % 250);
-    (0..17u32)
-        .map(|row| {
-            let shared = ids(if row == 11 { 9 } else { 1 }, prefix);
-            let ids: Vec<u32> = shared.chain(ids(20 + row, 6 + 3 * (row % 7))).collect();
-            let labels = (0..ids.len()).map(|at| at > prefix as usize + 1).collect();
-            Example {
-                id: format!("row {row}"),
-                ids,
-                labels,
-                weight: 1.0,
-            }
-        })
-        .collect()
+    behind_prefix(17, 11, prefix, |row| 6 + 3 * (row % 7))
 }
 
 /// An adapter whose both halves are drawn, so that each has a gradient.
 fn drawn(config: &ModelConfig) -> Adapter {
     let lora = LoraConfig {
-        r: 8,
-        alpha: 16.0,
-        dropout: 0.0,
-        targets: Target::ALL.to_vec(),
         seed: 4,
-        ..LoraConfig::default()
+        ..lora(0.0)
     };
     let mut adapter = Adapter::new(config, &lora).unwrap();
     for slot in adapter.slots().to_vec() {

@@ -16,6 +16,8 @@ mod cuda_generate;
 mod cuda_ranks;
 #[cfg(feature = "cuda")]
 mod cuda_steps;
+#[cfg(feature = "cuda")]
+mod cuda_work;
 mod folder;
 mod heads;
 mod merged;

@@ -6,7 +6,7 @@ use super::super::device::Device;
 use super::super::exec::Exec;
 use super::Precision;
 use super::loader::Loader;
-use crate::config::{Activation, LayerAttention, ModelConfig, Rope};
+use crate::config::ModelConfig;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::nf4::Nf4Tensor;
@@ -15,40 +15,11 @@ use crate::tensor::Matrix;
 
 /// A loader for one weight.
 fn lone(device: Device, element: Element) -> Loader {
-    let config = ModelConfig {
-        architecture: crate::config::Architecture::Llama,
-        vocab: 8,
-        hidden: 8,
-        intermediate: 8,
-        layers: 1,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 16,
-        attention: vec![LayerAttention {
-            window: None,
-            rope: Rope::plain(1e4),
-        }],
-        attention_scale: ModelConfig::plain_scale(16),
-        attention_softcap: None,
-        logit_softcap: None,
-        activation: Activation::Silu,
-        rms_eps: 1e-5,
-        norm_offset: 0.0,
-        qk_norm: false,
-        post_norms: false,
-        embedding_scale: 1.0,
-        tie_embeddings: true,
-        qkv_bias: false,
-        max_position: 1,
-        bos: None,
-        eos: Vec::new(),
-        dtype: Dtype::F32,
-    };
     let precision = Precision {
         element,
         quantization: Quantization::Nf4 { double: true },
     };
-    Loader::unchecked(device, config, precision)
+    Loader::unchecked(device, ModelConfig::default(), precision)
 }
 
 pub(in crate::cuda) fn decoded(

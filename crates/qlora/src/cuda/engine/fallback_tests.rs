@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::config::ModelConfig;
-use crate::cuda::{CardModel, Element, Precision};
+use crate::cuda::{CardModel, Element, Precision, exec};
 use crate::nn::lora::LoraConfig;
 use crate::nn::model::Quantization;
 use crate::nn::model::tests::tiny_config;
@@ -48,18 +48,22 @@ fn engine(refuse_above: Option<usize>) -> CudaEngine {
 }
 
 fn with_work<T>(go: impl FnOnce(Work<'_>) -> T) -> T {
-    let rows = rows();
-    let groups = [Group {
+    let all = Group {
         prefix: 0,
         prefix_mask: 0,
         members: (0..ROWS).collect(),
-    }];
+    };
+    with_groups(&[all], go)
+}
+
+fn with_groups<T>(groups: &[Group], go: impl FnOnce(Work<'_>) -> T) -> T {
+    let rows = rows();
     go(Work {
         examples: &rows,
-        groups: &groups,
+        groups,
         masks: None,
         mean: LossMean::Token,
-        over: BatchLoss::count(LossMean::Token, &rows, &groups).over,
+        over: BatchLoss::count(LossMean::Token, &rows, groups).over,
         micro_batch: None,
         cancel: &AtomicBool::new(false),
         ranks: None,
@@ -104,5 +108,22 @@ fn a_card_too_full_for_one_row_is_told_with_what_it_refused() {
             "{said}"
         );
         assert_eq!(error.code(), "qlora::device");
+    });
+}
+
+/// It has no smaller plan.
+#[test]
+fn a_rank_without_rows_that_a_card_refuses_is_told_and_not_asked_again() {
+    with_groups(&[], |work| {
+        let error = engine(Some(1 << 20)).settle(work, true).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a card refuses the 32 MiB of a step without rows: there is not enough memory"
+        );
+        assert_eq!(error.code(), "qlora::out-of-memory");
+        let mend = error.mend().unwrap();
+        assert!(mend.starts_with("end other programs"), "{mend}");
+        let least = engine(Some(exec::LEAST)).settle(work, true);
+        assert!(least.unwrap().is_empty());
     });
 }

@@ -28,6 +28,14 @@ impl CudaEngine {
             // A rank without rows still takes part in the sum.
             let peak = peak.max(exec::LEAST);
             match self.reserve(work, &plans, peak) {
+                Err(Error::OutOfMemory { mend, .. }) if peak == exec::LEAST => {
+                    let card = &self.base().device.info().name;
+                    let what = format!(
+                        "{card} refuses the {} MiB of a step without rows",
+                        peak >> 20
+                    );
+                    return Err(Error::OutOfMemory { what, mend });
+                }
                 Err(Error::OutOfMemory { .. }) => {
                     self.stay_below(peak);
                     self.refused.push(peak as u64);
