@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::multipart::MultipartStore;
@@ -130,6 +130,8 @@ fn s3(bucket: &str, settings: &Settings, http: Ureq, env: &Env<'_>) -> Result<Bo
     if let Some(endpoint) = &settings.endpoint {
         let plain = endpoint.starts_with("http://");
         builder = builder.with_endpoint(endpoint).with_allow_http(plain);
+        // `AWS_ENDPOINT_URL_S3` would win over the one in the pipeline.
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
     }
     if let Some(region) = &settings.region {
         builder = builder.with_region(region);
