@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::emulator::{Emulator, python};
 use super::project::Project;
-use super::proxy::Proxy;
+use super::proxy::{Proxy, Such};
 use super::remote::{THREE, started};
 
 type Variables = Vec<(&'static str, String)>;
@@ -31,7 +31,7 @@ struct Cloud {
     /// Query and header lines that let a test put an object.
     leave: (String, String),
     /// First line of the request that makes one object of parts.
-    completes: fn(&str) -> bool,
+    completes: Such,
 }
 
 fn script(name: &str) -> String {

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Whether a request's first line is such a one.
+pub(crate) type Such = fn(&str) -> bool;
+
 /// Stands before a server; ends with the test.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -19,7 +22,7 @@ struct State {
     /// Every request takes so much longer.
     slow: Duration,
     /// The next request with such a first line is done, and its answer is lost.
-    losing: Mutex<Option<fn(&str) -> bool>>,
+    losing: Mutex<Option<Such>>,
     chance: AtomicU64,
     passed: AtomicUsize,
     broken: AtomicUsize,
@@ -56,7 +59,7 @@ impl Proxy {
     }
 
     /// Before `upstream`; loses the answer to the first request whose first line is such a one.
-    pub(crate) fn losing(upstream: SocketAddr, such: fn(&str) -> bool) -> Self {
+    pub(crate) fn losing(upstream: SocketAddr, such: Such) -> Self {
         let proxy = Self::before(upstream, 0, Duration::ZERO);
         *proxy.state.losing.lock().expect("nobody panicked") = Some(such);
         proxy
