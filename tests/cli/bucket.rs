@@ -4,11 +4,11 @@
 //! `TUNESMITH_NEED_MOTO` is set, as `.ci/run` does.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::emulator::{Emulator, python};
 use super::project::{Project, wait_until};
 use super::proxy::Proxy;
 use super::remote::{THREE, started};
@@ -28,76 +28,21 @@ sys.stdin.read()
 const SIGNED: &str = "Authorization: AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request, \
                       SignedHeaders=host, Signature=any\r\n";
 
-struct Moto {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
 /// The server with a bucket called `bucket`; nothing where there is no moto, and that is said.
-#[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
-fn moto() -> Option<Moto> {
-    let Some(moto) = start() else {
-        let skipped = "SKIPPED: no moto (pip install 'moto[server]'): nothing is known of S3";
-        let needed = std::env::var_os("TUNESMITH_NEED_MOTO").is_some();
-        assert!(!needed, "{skipped}");
-        eprintln!("{skipped}");
-        return None;
-    };
-    let made = moto.raw(
-        "PUT /bucket HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n",
-        b"",
-    );
+fn moto() -> Option<Emulator> {
+    let mut command = python();
+    command.args(["-c", SERVER]);
+    let what = "moto (pip install 'moto[server]'): nothing is known of S3";
+    let moto = Emulator::start(command, "TUNESMITH_NEED_MOTO", what)?;
+    let made = moto.ask("PUT /bucket HTTP/1.1\r\n", b"");
     assert!(made.starts_with("HTTP/1.1 200"), "{made}");
     Some(moto)
 }
 
-fn start() -> Option<Moto> {
-    let python = std::env::var("TUNESMITH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let mut command = Command::new(python);
-    command.args(["-c", SERVER]).stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().ok()?;
-    // It says other things before, and may say more later.
-    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
-    let mut said = out.by_ref().lines().map_while(Result::ok);
-    let port = said.find_map(|line| line.strip_prefix("port ")?.trim().parse::<u16>().ok());
-    let Some(port) = port else {
-        child.wait().expect("it was started");
-        return None;
-    };
-    std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    Some(Moto { child, address })
-}
-
-impl Moto {
-    /// One request as it is written here.
-    fn raw(&self, head: &str, body: &[u8]) -> String {
-        let mut server = TcpStream::connect(self.address).expect("it listens");
-        let head = format!("{head}Connection: close\r\n\r\n");
-        server.write_all(head.as_bytes()).expect("sent");
-        server.write_all(body).expect("sent");
-        let mut answer = Vec::new();
-        server.read_to_end(&mut answer).expect("an answer");
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    /// Puts other bytes under a name.
-    fn put(&self, path: &str, bytes: &[u8]) {
-        let length = bytes.len();
-        let head = format!(
-            "PUT /bucket/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n{SIGNED}"
-        );
-        let answer = self.raw(&head, bytes);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
+/// Puts other bytes under a name.
+fn put(moto: &Emulator, path: &str, bytes: &[u8]) {
+    let answer = moto.ask(&format!("PUT /bucket/{path} HTTP/1.1\r\n{SIGNED}"), bytes);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 fn remote(endpoint: SocketAddr) -> String {
@@ -110,6 +55,8 @@ fn command(project: &Project, args: &[&str]) -> Command {
     command.env("AWS_ACCESS_KEY_ID", "testing-key-id");
     command.env("AWS_SECRET_ACCESS_KEY", "testing-secret-key");
     command.env("AWS_REGION", "us-east-1");
+    // Nobody is there: the endpoint in the pipeline wins.
+    command.env("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9");
     command
 }
 
@@ -159,7 +106,11 @@ fn a_second_checkout_restores_everything_from_s3() {
     // Other bytes under a blob's name.
     let score = one.read("out/default/eval/score.txt");
     let hex = cache::Digest::of(score.as_bytes()).hex();
-    moto.put(&format!("cache/v1/blobs/{}/{hex}", &hex[..2]), b"9999\n");
+    put(
+        &moto,
+        &format!("cache/v1/blobs/{}/{hex}", &hex[..2]),
+        b"9999\n",
+    );
     let three = checkout(moto.address);
     let said = ok(&three, &["run"]);
     assert!(said.contains("remote::corrupt"), "{said}");

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Whether a request's first line is such a one.
+pub(crate) type Such = fn(&str) -> bool;
+
 /// Stands before a server; ends with the test.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -18,6 +21,8 @@ struct State {
     percent: u64,
     /// Every request takes so much longer.
     slow: Duration,
+    /// The next request with such a first line is done, and its answer is lost.
+    losing: Mutex<Option<Such>>,
     chance: AtomicU64,
     passed: AtomicUsize,
     broken: AtomicUsize,
@@ -34,6 +39,7 @@ impl Proxy {
             upstream,
             percent,
             slow,
+            losing: Mutex::default(),
             chance: AtomicU64::new(7),
             passed: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
@@ -50,6 +56,13 @@ impl Proxy {
             }
         });
         Self { address, state }
+    }
+
+    /// Before `upstream`; loses the answer to the first request whose first line is such a one.
+    pub(crate) fn losing(upstream: SocketAddr, such: Such) -> Self {
+        let proxy = Self::before(upstream, 0, Duration::ZERO);
+        *proxy.state.losing.lock().expect("nobody panicked") = Some(such);
+        proxy
     }
 
     /// Requests that went through, and that were broken.
@@ -84,12 +97,16 @@ impl State {
         let request = whole(&mut client)?;
         let first = String::from_utf8_lossy(&request);
         let first = first.lines().next().unwrap_or_default().to_owned();
+        let loses = {
+            let mut losing = self.losing.lock().expect("nobody panicked");
+            losing.take_if(|such| such(&first)).is_some()
+        };
         self.seen.lock().expect("nobody panicked").push(first);
         std::thread::sleep(self.slow);
-        let breaks = self.roll() < self.percent;
+        let breaks = loses || self.roll() < self.percent;
         let counter = if breaks { &self.broken } else { &self.passed };
         counter.fetch_add(1, Ordering::SeqCst);
-        let way = self.roll() % 4;
+        let way = if loses { 2 } else { self.roll() % 4 };
         if breaks && way == 0 {
             let answer = "HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             return client.write_all(answer.as_bytes());

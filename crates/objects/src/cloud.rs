@@ -1,23 +1,18 @@
 //! S3, Google Cloud Storage and Azure through the crate `object_store`.
 //!
 //! Promises: one call is one request (nothing is repeated in here but by `again`); create only is
-//! the service's own condition, where it has one; without credentials in the environment a bucket
-//! is asked anonymously, and no metadata server is waited for.
+//! the service's own condition, where it has one.
 
 use std::io::Read;
 use std::sync::Arc;
 
 use cache::{Again, Objects, Refusal, RefusalKind, Sink};
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{HttpError, HttpErrorKind};
-use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    RetryConfig,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -25,7 +20,7 @@ use tokio::sync::watch;
 use crate::address::Service;
 use crate::agent::agent;
 use crate::connector::Ureq;
-use crate::{Env, Settings};
+use crate::{Env, Settings, service};
 
 /// Bytes of a part at least; S3 takes 10,000 parts of an object.
 const PART: u64 = 16 << 20;
@@ -34,31 +29,6 @@ const PARTS: u64 = 9_000;
 const THREADS: usize = 64;
 /// The start of a service's message that is shown.
 const SHOWN: usize = 300;
-
-/// Variables that say how to sign requests to S3.
-const S3_CREDENTIALS: [&str; 4] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-];
-/// The same for Google.
-const GOOGLE_CREDENTIALS: [&str; 4] = [
-    "GOOGLE_SERVICE_ACCOUNT",
-    "GOOGLE_SERVICE_ACCOUNT_PATH",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-];
-/// The same for Azure.
-const AZURE_CREDENTIALS: [&str; 7] = [
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_ACCESS_KEY",
-    "AZURE_STORAGE_CLIENT_SECRET",
-    "AZURE_STORAGE_SAS_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_TOKEN",
-    "AZURE_FEDERATED_TOKEN_FILE",
-];
 
 pub(crate) struct Cloud {
     store: Arc<dyn ObjectStore>,
@@ -78,8 +48,7 @@ impl Cloud {
         env: &Env<'_>,
     ) -> Result<Self, String> {
         let http = Ureq(agent(settings, 0, env)?);
-        let (store, parts) =
-            build(service, bucket, settings, http, env).map_err(|error| error.to_string())?;
+        let (store, parts) = service::open(service, bucket, settings, http, env)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .max_blocking_threads(THREADS)
@@ -133,68 +102,6 @@ impl Drop for Cloud {
     }
 }
 
-type Both = (Arc<dyn ObjectStore>, Arc<dyn MultipartStore>);
-
-fn build(
-    service: Service,
-    bucket: &str,
-    settings: &Settings,
-    http: Ureq,
-    env: &Env<'_>,
-) -> Result<Both, Error> {
-    let anonymous = |names: &[&str]| !names.iter().any(|name| env(name).is_some());
-    let once = RetryConfig {
-        max_retries: 0,
-        ..RetryConfig::default()
-    };
-    let both = |store: Arc<dyn ObjectStore>, parts: Arc<dyn MultipartStore>| (store, parts);
-    Ok(match service {
-        Service::S3 => {
-            let mut builder = AmazonS3Builder::from_env()
-                .with_bucket_name(bucket)
-                .with_http_connector(http)
-                .with_retry(once)
-                .with_skip_signature(anonymous(&S3_CREDENTIALS));
-            if let Some(endpoint) = &settings.endpoint {
-                let plain = endpoint.starts_with("http://");
-                builder = builder.with_endpoint(endpoint).with_allow_http(plain);
-            }
-            if let Some(region) = &settings.region {
-                builder = builder.with_region(region);
-            }
-            let store = Arc::new(builder.build()?);
-            both(store.clone(), store)
-        }
-        Service::Google => {
-            let mut builder = GoogleCloudStorageBuilder::from_env()
-                .with_bucket_name(bucket)
-                .with_http_connector(http)
-                .with_retry(once)
-                .with_skip_signature(anonymous(&GOOGLE_CREDENTIALS));
-            if let Some(endpoint) = &settings.endpoint {
-                builder = builder.with_base_url(endpoint);
-            }
-            let store = Arc::new(builder.build()?);
-            both(store.clone(), store)
-        }
-        Service::Azure => {
-            let mut builder = MicrosoftAzureBuilder::from_env()
-                .with_container_name(bucket)
-                .with_http_connector(http)
-                .with_retry(once)
-                .with_skip_signature(anonymous(&AZURE_CREDENTIALS));
-            if let Some(endpoint) = &settings.endpoint {
-                let plain = endpoint.starts_with("http://");
-                builder = builder
-                    .with_endpoint(endpoint.clone())
-                    .with_allow_http(plain);
-            }
-            let store = Arc::new(builder.build()?);
-            both(store.clone(), store)
-        }
-    })
-}
-
 /// What an error of the service means.
 fn refusal(error: &Error) -> Refusal {
     let text = error.to_string();
@@ -220,9 +127,42 @@ fn refusal(error: &Error) -> Refusal {
             }
         }),
     };
-    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let shown: String = flat.chars().take(SHOWN).collect();
-    Refusal::new(kind, shown)
+    Refusal::new(kind, words(&text))
+}
+
+/// The service's own words and what it was asked, out of an error that tells the object's path twice
+/// before it comes to them.
+fn words(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = told(&text).unwrap_or(text);
+    told.chars().take(SHOWN).collect()
+}
+
+fn told(text: &str) -> Option<String> {
+    let between = |start: &str, end: &str| Some(text.split_once(start)?.1.split_once(end)?.0);
+    let (_, answer) = text.split_once("non-2xx status code: ")?;
+    let (status, body) = answer.split_once(':')?;
+    let said = match (
+        between("<Code>", "</Code>"),
+        between("<Message>", "</Message>"),
+    ) {
+        // Azure ends it with the number of the request and the time.
+        (Some(code), Some(message)) => {
+            let message = message.split("RequestId:").next().unwrap_or_default();
+            format!("{code}: {}", message.trim_end())
+        }
+        _ => body.trim().to_owned(),
+    };
+    let asked = between("Error performing ", " in ")?;
+    let separator = if said.is_empty() { "" } else { ", " };
+    Some(format!("{status}{separator}{said} ({asked})"))
+}
+
+/// Whether an upload in parts is no longer there to be completed: an earlier try did, and its answer
+/// was lost; or, with Azure, whose uncommitted parts belong to a name and not to an upload, somebody
+/// else put the same bytes.
+fn is_spent(error: &Error) -> bool {
+    matches!(error, Error::NotFound { .. }) || error.to_string().contains("InvalidBlockList")
 }
 
 fn http_kind(error: &Error) -> Option<RefusalKind> {
@@ -382,10 +322,37 @@ impl Cloud {
             let whole = self.parts.complete_multipart(place, id, done.clone());
             match self.wait(whole)? {
                 Ok(_) => Ok(()),
-                // The answer to an earlier try was lost, and it was done.
-                Err(Error::NotFound { .. }) if self.wait(self.store.head(place))?.is_ok() => Ok(()),
+                Err(error) if is_spent(&error) => match self.wait(self.store.head(place))? {
+                    Ok(there) if there.size == size => Ok(()),
+                    // No answer to this either: both are asked again.
+                    Err(unknown) if !absent(&unknown) => Err(refusal(&unknown)),
+                    _ => Err(refusal(&error)),
+                },
                 Err(error) => Err(refusal(&error)),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn what_the_service_said_comes_before_what_it_was_asked() {
+        let azure = "The operation lacked the necessary privileges to complete for path a/b: Error \
+                     performing GET http://h/a/b in 3ms - Server returned non-2xx status code: 403 \
+                     Forbidden: <?xml version=\"1.0\"?><Error><Code>AuthorizationFailure</Code>\
+                     <Message>Not you.\nRequestId:1\nTime:2</Message></Error>";
+        let told = "403 Forbidden, AuthorizationFailure: Not you. (GET http://h/a/b)";
+        assert_eq!(words(azure), told);
+        let head = "x: Error performing HEAD REDACTED in 3ms - Server returned non-2xx status code: 404 Not Found: ";
+        assert_eq!(words(head), "404 Not Found (HEAD REDACTED)");
+        let json = "Error performing POST http://t in 1s - Server returned non-2xx status code: 400 Bad Request: {\"error\": 1}";
+        assert_eq!(
+            words(json),
+            "400 Bad Request, {\"error\": 1} (POST http://t)"
+        );
+        assert_eq!(words("nobody  there"), "nobody there");
     }
 }

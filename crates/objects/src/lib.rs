@@ -14,6 +14,8 @@ mod agent;
 mod cloud;
 #[cfg(feature = "cloud")]
 mod connector;
+#[cfg(feature = "cloud")]
+mod service;
 mod web;
 
 use std::time::Duration;
@@ -34,9 +36,11 @@ pub struct Settings {
 }
 
 /// Variables whose values are secret.
-const SECRETS: [&str; 11] = [
+const SECRETS: [&str; 13] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_KEY",
     "AZURE_STORAGE_ACCOUNT_KEY",
     "AZURE_STORAGE_ACCESS_KEY",
     "AZURE_STORAGE_CLIENT_SECRET",
