@@ -203,8 +203,8 @@ fn a_folder_with_the_config_alone_is_enough() {
         train[lr=1e-3], train[lr=2e-3]
           of its base only the config is there: a batch of 8 is assumed, 2048 tokens each, which share nothing
 
-          card     GiB   takes  weights  adapter    step  how
-          L4 [GIB] [GIB] [GIB] [GIB] [GIB]  every activation kept; 8 rows at a time
+          card     GiB   takes  weights  adapter    step  decoded  how
+          L4 [GIB] [GIB] [GIB] [GIB] [GIB] [GIB]  every activation kept; 8 rows at a time; 16 layers stay decoded (1930 MiB)
         ");
     });
 }
