@@ -197,6 +197,7 @@ fn lay_out(job: &Job, order: &Order) -> Result<Prepared, StageError> {
     env.push(("RAYON_NUM_THREADS".to_owned(), job.threads.to_string()));
     let products = maker.products().iter();
     Ok(Prepared {
+        command: None,
         products: products
             .map(|product| (product.name.to_owned(), output.join(product.path)))
             .collect(),

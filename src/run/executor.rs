@@ -203,8 +203,8 @@ pub(super) async fn run(
     log: &mut Log,
     stop: watch::Receiver<Stop>,
 ) -> Result<(Outcome, Prepared), Failure> {
-    if let Action::Shell { .. } = job.spec().action {
-        log.heading(&format!("run {}", prepared.program.line[2]));
+    if let Some(command) = &prepared.command {
+        log.heading(&format!("run {command}"));
     }
     let builtin = matches!(job.spec().action, Action::Builtin { .. });
     let mut heard = Heard::default();

@@ -123,7 +123,7 @@ fn spawn(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Child, ()> {
     let Some((name, arguments)) = start.line.split_first() else {
         return Err(());
     };
-    let spawned = Command::new(find(name, &start.env))
+    let spawned = Command::new(find(name, &start.folder, &start.env))
         .arg0(name)
         .args(arguments)
         .current_dir(&start.folder)
@@ -148,9 +148,9 @@ fn spawn(start: &Start, descriptors: Vec<OwnedFd>) -> Result<Child, ()> {
 
 /// The program that `name` means under the program's own PATH. A whole path lets the standard
 /// library start it without copying this process first.
-fn find(name: &str, env: &[(String, String)]) -> PathBuf {
+fn find(name: &str, folder: &Path, env: &[(String, String)]) -> PathBuf {
     if name.contains('/') {
-        return PathBuf::from(name);
+        return folder.join(name);
     }
     let path = env.iter().find(|(name, _)| name == "PATH");
     let folders = path.map_or("/bin:/usr/bin", |(_, value)| value).split(':');

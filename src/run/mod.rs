@@ -26,6 +26,7 @@ mod machine;
 mod mask;
 mod memory;
 mod out;
+mod plain;
 mod pools;
 mod prepare;
 mod process;

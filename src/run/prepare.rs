@@ -16,7 +16,7 @@ use super::checkpoints;
 use super::job::{Job, read_in_place};
 use super::machine::VISIBLE;
 use super::process::Program;
-use super::{shell, worker};
+use super::{plain, shell, worker};
 use crate::config::Action;
 use crate::plan::Item;
 
@@ -47,6 +47,8 @@ pub(crate) struct Prepared {
     /// Goes with everything in it when dropped.
     pub(crate) _scratch: Scratch,
     pub(crate) program: Program,
+    /// The command of a `run:` stage, filled in, for its log.
+    pub(crate) command: Option<String>,
     /// Product names and where the stage leaves them.
     pub(crate) products: Vec<(String, PathBuf)>,
 }
@@ -128,6 +130,7 @@ fn builtin(
     let worker = worker::find()?;
     let products = stage.products().iter();
     Ok(Prepared {
+        command: None,
         products: products
             .map(|product| (product.name.to_owned(), output.join(product.path)))
             .collect(),
@@ -187,13 +190,22 @@ fn command_line(
     let mut env = environment(job, devices, std::iter::empty())?;
     let checkpoint = checkpoints::open(job).map_err(|(at, error)| StageError::io(&at, &error))?;
     env.push((CHECKPOINT.to_owned(), checkpoint.display().to_string()));
+    let line = match plain::words(&filled, &work, &env) {
+        Some(words) => {
+            // As a shell would tell it.
+            env.push(("PWD".to_owned(), work.display().to_string()));
+            words
+        }
+        None => vec!["sh".into(), "-c".into(), filled.clone()],
+    };
     Ok(Prepared {
+        command: Some(filled),
         products: wanted
             .into_iter()
             .map(|(name, path)| (name, work.join(path)))
             .collect(),
         program: Program {
-            line: vec!["sh".into(), "-c".into(), filled],
+            line,
             folder: work,
             env,
             input: String::new(),
