@@ -17,6 +17,8 @@ const OWN: &str = "! . : [ alias bg break case cd command continue declare do do
 /// The program and its arguments, to run in `folder` with `env`; None where a shell is needed.
 pub(super) fn words(command: &str, folder: &Path, env: &[(String, String)]) -> Option<Vec<String>> {
     let argument = |byte: u8| byte.is_ascii_alphanumeric() || b" -_./+,:@%=".contains(&byte);
+    // A block of text in the file ends with the end of its line.
+    let command = command.trim_ascii();
     if !command.bytes().all(argument) {
         return None;
     }
@@ -73,6 +75,7 @@ mod tests {
             ["cp", "-p", "a.txt", "out/b"]
         );
         assert_eq!(tried("env A=1 ls").unwrap(), ["env", "A=1", "ls"]);
+        assert_eq!(tried("ls -l\n").unwrap(), ["ls", "-l"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use kernels::params;
 use kernels::{Grid, Kernel};
 
 use super::base::Base;
+use super::decoded::Decoded;
 use super::decoder::{self, Contexts, Keep, Mover};
 use super::device::Device;
 use super::exec::Exec;
@@ -26,14 +27,13 @@ use crate::nn::adapter::Adapter;
 use crate::ranks::Collective;
 use crate::train::{AdamW, BatchLoss, Group, Update, Work};
 
-mod decoded;
 #[cfg(test)]
 mod fallback_tests;
 mod plan;
+mod spare;
 #[cfg(test)]
 mod tests;
 
-pub(super) use decoded::{Decoded, Held};
 use plan::{GroupPlan, parts};
 
 /// What the caller may settle; all else follows from shapes and the card.

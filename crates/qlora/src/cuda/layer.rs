@@ -5,7 +5,7 @@
 
 use super::attention::{self, Call, ContextGradient, Gradients};
 use super::base::{Base, Layer};
-use super::engine::Decoded;
+use super::decoded::Decoded;
 use super::exec::Exec;
 use super::linear::{Ready, Scratch, SitePlan, ready};
 use super::memory::{Region, Rows};

@@ -9,12 +9,13 @@
 //! the output projection, whose neighbours are the attention, masks by itself ([`Ready::mask_input`],
 //! [`Ready::mask_back`]).
 
+use std::cell::Cell;
+
 use kernels::params::{self, Mask};
 use kernels::{Grid, Kernel};
 
 use super::base::{Base, PAD, Weight, site_shape};
 use super::blas::Product;
-use super::engine::Held;
 use super::exec::Exec;
 use super::memory::{Region, Rows};
 use crate::nn::adapter::{Adapter, Site, Slot};
@@ -142,6 +143,16 @@ impl Scratch {
             masked,
         }
     }
+}
+
+/// A site that stays decoded.
+pub(super) struct Held {
+    /// Weights, and the adapter's B in the last columns.
+    pub(super) weight: Rows,
+    /// The adapter's A, padded.
+    pub(super) down: Rows,
+    /// B and A are those of this step.
+    pub(super) current: Cell<bool>,
 }
 
 /// A site with its weights decoded, until the next one is.

@@ -9,6 +9,7 @@ mod attention;
 mod base;
 mod blas;
 mod cards;
+mod decoded;
 mod decoder;
 mod decoders;
 mod device;

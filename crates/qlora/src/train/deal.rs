@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 
 use super::batch::{Example, Group};
-use super::division::divide;
+use super::division::{Division, LEAST, bounds, level};
 
 /// The part of `rank` out of `world`; groups of which it has no row are left out.
 pub(super) fn part(
@@ -29,14 +29,48 @@ pub(super) fn part(
         .map(|((group, owners), bounds)| {
             let dealt = group.members.iter().zip(owners);
             let own = dealt.filter(|(_, owner)| *owner == rank);
-            let members = own.map(|(member, _)| *member).collect();
             Group {
-                members,
+                members: own.map(|(member, _)| *member).collect(),
+                division: bounds.map(|bounds| Division::new(bounds, rank)),
                 ..group.clone()
             }
-            .divided(bounds, rank)
         });
     parts.filter(|group| !group.members.is_empty()).collect()
+}
+
+/// The bounds of each group's division; only a prefix of which every rank has a row is divided. `owners` names the rank of
+/// every member.
+fn divide(
+    examples: &[Example],
+    groups: &[Group],
+    owners: &[Vec<usize>],
+    world: usize,
+) -> Vec<Option<Vec<usize>>> {
+    let common = |group: &Group, owners: &[usize]| {
+        group.prefix >= LEAST * world && (0..world).all(|rank| owners.contains(&rank))
+    };
+    let mut tokens = vec![0; world];
+    for (group, owners) in groups.iter().zip(owners) {
+        let whole = !common(group, owners);
+        for (rank, tokens) in tokens.iter_mut().enumerate() {
+            if whole && owners.contains(&rank) {
+                *tokens += group.prefix;
+            }
+        }
+        for (member, owner) in group.members.iter().zip(owners) {
+            tokens[*owner] += examples[*member].read() - group.prefix;
+        }
+    }
+    let divided = groups.iter().zip(owners).map(|(group, owners)| {
+        common(group, owners).then(|| {
+            let parts = level(group.prefix, &tokens);
+            for (tokens, part) in tokens.iter_mut().zip(&parts) {
+                *tokens += part;
+            }
+            bounds(&parts)
+        })
+    });
+    divided.collect()
 }
 
 /// For every group, the rank of each member: rows one by one or groups whole to begin with, whichever ends

@@ -1,12 +1,10 @@
 //! Which part of a shared prefix each rank runs, where ranks can tell each other keys and values quickly.
 //!
-//! A function of the batch and of who has which row alone, so all ranks come to the same division. Ranks with fewer
-//! tokens of their own get more of the prefix. Only a prefix of which every rank has a row is divided. Whether a
-//! division is used is for whoever computes to say: it costs two exchanges a layer.
+//! A function of its length and of what else each rank has to run, so all ranks come to the same division: who has
+//! fewer tokens gets more of the prefix. Whether a division is used is for whoever computes to say: it costs two exchanges a
+//! layer. It must not know what rows or groups are.
 
 use std::ops::Range;
-
-use super::batch::{Example, Group};
 
 /// A prefix cut into one part for each rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +16,7 @@ pub(crate) struct Division {
 }
 
 /// No rank gets less of a prefix.
-const LEAST: usize = 8;
+pub(super) const LEAST: usize = 8;
 
 impl Division {
     /// The division that `rank` is told.
@@ -48,52 +46,8 @@ impl Division {
     }
 }
 
-/// The bounds of each group's division, if it is divided; `owners` names the rank of every member.
-pub(super) fn divide(
-    examples: &[Example],
-    groups: &[Group],
-    owners: &[Vec<usize>],
-    world: usize,
-) -> Vec<Option<Vec<usize>>> {
-    let common = |group: &Group, owners: &[usize]| {
-        group.prefix >= LEAST * world && (0..world).all(|rank| owners.contains(&rank))
-    };
-    let mut tokens = vec![0; world];
-    for (group, owners) in groups.iter().zip(owners) {
-        let whole = !common(group, owners);
-        for (rank, tokens) in tokens.iter_mut().enumerate() {
-            if whole && owners.contains(&rank) {
-                *tokens += group.prefix;
-            }
-        }
-        for (member, owner) in group.members.iter().zip(owners) {
-            tokens[*owner] += examples[*member].read() - group.prefix;
-        }
-    }
-    let divided = groups.iter().zip(owners).map(|(group, owners)| {
-        common(group, owners).then(|| {
-            let parts = level(group.prefix, &tokens);
-            for (tokens, part) in tokens.iter_mut().zip(&parts) {
-                *tokens += part;
-            }
-            bounds(&parts)
-        })
-    });
-    divided.collect()
-}
-
-impl Group {
-    /// This group as `rank` has it.
-    pub(super) fn divided(self, bounds: Option<Vec<usize>>, rank: usize) -> Self {
-        Self {
-            division: bounds.map(|bounds| Division::new(bounds, rank)),
-            ..self
-        }
-    }
-}
-
 /// Cuts `prefix` tokens into parts that make `tokens` as level as can be, each at least [`LEAST`].
-fn level(prefix: usize, tokens: &[usize]) -> Vec<usize> {
+pub(super) fn level(prefix: usize, tokens: &[usize]) -> Vec<usize> {
     let mut parts = vec![LEAST; tokens.len()];
     for _ in LEAST * tokens.len()..prefix {
         let lowest = (0..tokens.len()).min_by_key(|rank| tokens[*rank] + parts[*rank]);
@@ -102,7 +56,8 @@ fn level(prefix: usize, tokens: &[usize]) -> Vec<usize> {
     parts
 }
 
-fn bounds(parts: &[usize]) -> Vec<usize> {
+/// Where each of these parts begins, and the end of the last.
+pub(super) fn bounds(parts: &[usize]) -> Vec<usize> {
     let ends = parts.iter().scan(0, |end, part| {
         *end += part;
         Some(*end)
