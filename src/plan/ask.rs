@@ -8,7 +8,7 @@ use super::error::PlanError;
 use super::reason::Reason;
 
 impl Planner<'_> {
-    /// What to ask a remote for, after [`Decision::Run`] with this key and these reasons: nothing
+    /// What to ask a remote for, after [`Decision::Run`](super::decision::Decision::Run) with this key and these reasons: nothing
     /// where no result that exists would count.
     pub fn question(
         &self,

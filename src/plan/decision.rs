@@ -68,7 +68,7 @@ pub enum Decision {
         reasons: Vec<Reason>,
     },
     /// It must run, and people have to decide something first. Only a plan for show says so; a run
-    /// asks [`Planner::people`] when the inputs are here.
+    /// asks [`Planner::people`](super::Planner::people) when the inputs are here.
     People {
         /// Its key, which a decision changes.
         key: Digest,
