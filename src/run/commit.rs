@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cache::{KeyLock, Made, Record, Ticket};
+use cache::{KeyLock, Made, Record, Ticket, Tree};
 use stages::{Outcome, StageError};
 
 use super::checkpoints;
@@ -51,19 +51,25 @@ pub(super) fn collect(
         Some(pin) => key::pinned(&job.parts, pin),
         None => job.parts.clone(),
     };
-    let mut record = Record {
+    let outputs = adopt(job, prepared)?;
+    Ok(Record {
         key: parts.digest(),
         parts,
-        outputs: BTreeMap::new(),
+        outputs,
         outcome: outcome.kept(),
         made,
-    };
+    })
+}
+
+/// Takes what was made into the store, if its inputs are still those that it was made from. Blocks.
+pub(super) fn adopt(job: &Job, prepared: &Prepared) -> Result<BTreeMap<String, Tree>, StageError> {
+    let mut outputs = BTreeMap::new();
     for (name, path) in &prepared.products {
         let tree = job.store.adopt(path).map_err(|error| stored(&error))?;
-        record.outputs.insert(name.clone(), tree);
+        outputs.insert(name.clone(), tree);
     }
     same_inputs(job)?;
-    Ok(record)
+    Ok(outputs)
 }
 
 /// Makes the result exist. That of a stage that was quick to make comes into its place with others
@@ -113,7 +119,7 @@ fn frozen(job: &Job) -> StageError {
 }
 
 /// Refuses what was made of an input that changed meanwhile.
-pub(super) fn same_inputs(job: &Job) -> Result<(), StageError> {
+fn same_inputs(job: &Job) -> Result<(), StageError> {
     for (path, tree) in job.outside() {
         let same = job.store.unchanged(path, tree);
         if !same.map_err(|error| stored(&error))? {

@@ -14,7 +14,7 @@ use stages::{Outcome, Params, StageError, StageEvent};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::commit::same_inputs;
+use super::commit;
 use super::executor::{LOCK_PAUSE, Voice, already, blocking, run};
 use super::job::{Failure, Job, Message};
 use super::log::Log;
@@ -220,18 +220,13 @@ fn keep(
     outcome: &Outcome,
     made: Made,
 ) -> Result<Record, StageError> {
-    let mut record = Record {
+    let record = Record {
         key: order.key,
         parts: order.parts.clone(),
-        outputs: BTreeMap::new(),
+        outputs: commit::adopt(job, prepared)?,
         outcome: outcome.kept(),
         made,
     };
-    for (name, path) in &prepared.products {
-        let tree = job.store.adopt(path).map_err(|error| stored(&error))?;
-        record.outputs.insert(name.clone(), tree);
-    }
-    same_inputs(job)?;
     job.store.commit(&record).map_err(|error| stored(&error))?;
     Ok(record)
 }

@@ -67,7 +67,7 @@ impl Engine for CudaEngine {
     }
 
     fn use_spare(&mut self, most: StepPlan) -> Result<StepPlan> {
-        self.decode_into_spare(self.with_spare(most))
+        self.decode_into_spare(most)
     }
 
     fn refused(&mut self) -> Vec<u64> {

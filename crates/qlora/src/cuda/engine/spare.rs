@@ -31,20 +31,16 @@ impl CudaEngine {
         }
     }
 
-    /// Takes what the plan says; a card that refuses keeps nothing decoded.
-    pub(crate) fn decode_into_spare(&mut self, plan: StepPlan) -> Result<StepPlan> {
-        let without = StepPlan {
-            decoded_layers: 0,
-            decoded_bytes: 0,
-            ..plan
-        };
+    /// Takes what that plan says; a card that refuses keeps nothing decoded.
+    pub(crate) fn decode_into_spare(&mut self, most: StepPlan) -> Result<StepPlan> {
         self.forget_decoded();
+        let plan = self.with_spare(most);
         if plan.decoded_layers == 0 {
             return Ok(plan);
         }
         match self.decode(plan) {
             Ok(()) => Ok(plan),
-            Err(Error::OutOfMemory { .. }) => Ok(without),
+            Err(Error::OutOfMemory { .. }) => Ok(most),
             Err(other) => Err(other),
         }
     }
